@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The two sides of a message broker, as the worker machine (source) and a publishing program (producer) see
+ * them. Implementations export one const table each and have no header of their own; the scheme table is broker.c. */
+#ifndef PC_IO_BROKER_H
+#define PC_IO_BROKER_H
+
+#include "base/log.h"
+#include "io/loop.h"
+#include "io/tls.h"
+#include "wire/message.h"
+
+/* A queue as kombu's Queue describes it, with the exchange it is bound to. Tables are AMQP tables without length; absent: empty.
+ * Drivers without such a notion ignore what does not apply. */
+typedef struct pc_queue {
+    const char *name;
+    const char *exchange;       // "" or NULL: default exchange, nothing declared or bound
+    const char *exchange_type;  // direct, topic, fanout, headers
+    const char *routing_key;
+    bool durable;
+    bool exclusive;
+    bool auto_delete;
+    bool no_ack;
+    bool no_declare;
+    bool exchange_durable;
+    bool exchange_auto_delete;
+    bool passive;
+    pc_slice queue_arguments;
+    pc_slice exchange_arguments;
+    pc_slice binding_arguments;
+    pc_slice consumer_arguments;
+} pc_queue;
+
+/* Where and how to connect. Strings are copied by new(). */
+typedef struct pc_broker_config {
+    const char *scheme;  // "amqp", "sqlite", "memory"
+    const char *host;
+    int port;
+    const char *vhost;   // sqlite: path of the database file
+    const char *user;
+    const char *password;
+    const char *login_method;  // PLAIN, AMQPLAIN, EXTERNAL; NULL: PLAIN
+    const pc_tls_config *tls;  // NULL: plain; deep-copied
+    double heartbeat;          // seconds asked for, 0: off
+    double connect_timeout;    // seconds
+    const char *client_name;   // shown by the broker's management
+    // producers
+    double publish_timeout;    // seconds a publish may wait for room, for the connection or a confirm
+    int window;                // most unconfirmed messages, 0: default
+    int confirm;               // 0 fire and forget, 1 pipelined confirms, 2 wait for each
+    // sqlite
+    int synchronous;           // 0 OFF, 1 NORMAL, 2 FULL
+    // memory
+    struct pc_hub *hub;        // the process's in-memory broker; borrowed
+} pc_broker_config;
+
+/* --- source: the worker's side, everything on one loop --- */
+
+typedef enum pc_settle { PC_ACK, PC_REJECT, PC_REQUEUE } pc_settle;
+
+typedef struct pc_source_hooks {
+    /* A delivery; the message is lent. It must be settled (or be void after down()). */
+    void (*message)(void *ctx, const pc_message *message);
+    /* Connected, declared, consuming. */
+    void (*up)(void *ctx);
+    /* The connection is lost or was refused: all tags are void. The owner decides whether and when to call connect() again. */
+    void (*down)(void *ctx, const pc_err *why);
+    /* The broker stopped this consumer (queue deleted, failover). The owner may add the queue again. */
+    void (*cancelled)(void *ctx, const char *queue);
+    void *ctx;
+} pc_source_hooks;
+
+typedef struct pc_source pc_source;  // implementations embed it as their first member
+
+typedef struct pc_source_ops {
+    const char *scheme;
+    pc_source *(*create)(const pc_broker_config *config, pc_loop *loop,
+                         const pc_source_hooks *hooks, const pc_log *log,
+                         pc_err *err);
+    /* Starts to connect; up() or down() follows (maybe from inside the call's turn, never from inside the call). */
+    int (*connect)(pc_source *source, pc_err *err);
+    /* Consume this queue: declared and bound first. Kept over reconnects. Before connect() or while up. */
+    int (*add_queue)(pc_source *source, const pc_queue *queue, pc_err *err);
+    int (*drop_queue)(pc_source *source, const char *name, pc_err *err);
+    /* Most unsettled deliveries wanted from now on, 0: no limit. May be called at any time, cheap. */
+    int (*prefetch)(pc_source *source, unsigned count, pc_err *err);
+    /* Settles one delivery; leaves at the end of the turn, adjoining acks as one. A tag of a lost connection is ignored. */
+    int (*settle)(pc_source *source, uint64_t tag, pc_settle how, pc_err *err);
+    /* No more deliveries from now on (basic.cancel); settling goes on. */
+    int (*pause)(pc_source *source, pc_err *err);
+    /* Settled things flushed, unsettled ones given back, connection closed in order; at most until `deadline`
+     * (turns the loop itself if it must). */
+    int (*close)(pc_source *source, pc_mono deadline, pc_err *err);
+    /* In a forked child: closes descriptors, speaks no protocol. */
+    void (*abandon)(pc_source *source);
+    void (*destroy)(pc_source *source);
+} pc_source_ops;
+
+struct pc_source {
+    const pc_source_ops *ops;
+    pc_source_hooks hooks;
+    const pc_log *log;
+    bool global_qos;   // prefetch can be changed while consuming
+    int version_major; // broker's, 0 when unknown
+};
+
+/* --- producer: a publishing program's side; every function may be called from any thread and blocks at most until its deadline --- */
+
+typedef struct pc_producer pc_producer;
+
+typedef struct pc_producer_ops {
+    const char *scheme;
+    pc_headers_kind headers_kind;  // what publish() wants message->headers to be
+    pc_producer *(*create)(const pc_broker_config *config, const pc_log *log,
+                           pc_err *err);
+    /* Connects if needed. PC_EIO, PC_EAUTH, PC_ETIMEOUT. */
+    int (*connect)(pc_producer *producer, pc_mono deadline, pc_err *err);
+    /* Takes the message over (copies) and returns as `confirm` says. When it returned 0 and confirm >= 1 the message is
+     * sent again after a reconnect until the broker confirms it. PC_EFULL/PC_ETIMEOUT: window full or broker blocked until
+     * the deadline; PC_EIO: no connection until the deadline; the message was not and will not be sent then.
+     * `due`: not to be delivered before (drivers that can; others leave it to the worker). */
+    int (*publish)(pc_producer *producer, const pc_message *message, bool mandatory,
+                   pc_wall due, bool has_due, pc_mono deadline, pc_err *err);
+    /* All confirmed, or -1. */
+    int (*flush)(pc_producer *producer, pc_mono deadline, pc_err *err);
+    size_t (*unconfirmed)(pc_producer *producer);
+    /* Declares exchange, queue and binding; remembered, so that a second call for the same queue on the same connection costs nothing. */
+    int (*declare)(pc_producer *producer, const pc_queue *queue, pc_mono deadline, pc_err *err);
+    /* Messages ready in the queue, and consumers. PC_ENOTFOUND. */
+    int (*size)(pc_producer *producer, const char *queue, uint64_t *messages, uint64_t *consumers, pc_mono deadline, pc_err *err);
+    int (*purge)(pc_producer *producer, const char *queue, uint64_t *messages, pc_mono deadline, pc_err *err);
+    int (*remove)(pc_producer *producer, const char *queue, pc_mono deadline, pc_err *err);
+    /* Takes one message, acknowledged. *found = false when empty. `message` points into `memory` (reset first). */
+    int (*get)(pc_producer *producer, const char *queue, bool *found, pc_message *message, pc_buf *memory, pc_mono deadline, pc_err *err);
+    /* Flushes until the deadline, closes. */
+    int (*close)(pc_producer *producer, pc_mono deadline, pc_err *err);
+    void (*abandon)(pc_producer *producer);  // in a forked child
+    void (*destroy)(pc_producer *producer);
+} pc_producer_ops;
+
+struct pc_producer {
+    const pc_producer_ops *ops;
+    const pc_log *log;
+};
+
+/* NULL when the scheme has no C driver. */
+const pc_source_ops *pc_source_find(const char *scheme);
+const pc_producer_ops *pc_producer_find(const char *scheme);
+
+extern const pc_source_ops pc_source_amqp;
+extern const pc_source_ops pc_source_sqlite;
+extern const pc_source_ops pc_source_memory;
+extern const pc_producer_ops pc_producer_amqp;
+extern const pc_producer_ops pc_producer_sqlite;
+extern const pc_producer_ops pc_producer_memory;
+
+/* The in-memory broker and result store of one process, shared by its threads. */
+typedef struct pc_hub pc_hub;
+pc_hub *pc_hub_new(pc_err *err);
+void pc_hub_free(pc_hub *hub);
+
+#endif

@@ -1,0 +1,205 @@
+"""The C core: what it offers to the Python package (and only to it: everything is private).
+
+Arguments are positional only; defaults and keywords live in the Python modules that call these.
+Times are seconds (float) unless the name says otherwise; a timeout of None means "the configured one".
+
+Errors: `CoreError` subclasses below carry `.code`; the Python package maps them to kombu's and Celery's exceptions
+where it calls. Bad argument types raise TypeError, as any C function does.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+# --- errors (created by the module, one class per kind) ---------------------------------------------------------
+class CoreError(Exception): ...
+class ConnectionLost(CoreError, ConnectionError): ...      # PC_EIO, PC_EPROTO
+class AccessRefused(CoreError): ...                        # PC_EAUTH
+class Timeout(CoreError, TimeoutError): ...                # PC_ETIMEOUT
+class WindowFull(CoreError): ...                           # PC_EFULL: window full or blocked by the broker
+class NotFound(CoreError): ...                             # PC_ENOTFOUND
+class BadData(CoreError, ValueError): ...                  # PC_EDATA, PC_ELIMIT
+class Unsupported(CoreError): ...                          # PC_EUNSUP, PC_ESTATE
+
+# --- JSON, byte for byte as kombu writes it ---------------------------------------------------------------------
+def json_dumps(obj: Any) -> str: ...
+"""kombu's JSON of `obj`. Plain types are written in C; anything else makes the whole document go through
+kombu.utils.json.dumps. Errors are kombu's/Python's."""
+def json_loads(data: str | bytes | bytearray | memoryview) -> Any: ...
+"""Inverse; `__type__` objects are decoded by kombu's registered decoders."""
+
+# --- state names ------------------------------------------------------------------------------------------------
+STATES: tuple[str, ...]  # index = the C enum pc_state
+
+# --- task headers -----------------------------------------------------------------------------------------------
+def task_headers(
+    task: str, id: str, shadow: str | None, eta: str | None, expires: str | None, group: str | None,
+    group_index: int | None, retries: int, time_limit: float | None, soft_time_limit: float | None,
+    root_id: str | None, parent_id: str | None, argsrepr: str | None, kwargsrepr: str | None, origin: str | None,
+    ignore_result: bool, replaced_task_nesting: int, /,
+) -> dict[str, Any]: ...
+"""The protocol-2 headers (the one copy of the layout is wire/proto2.c), for paths that need them as a dict."""
+
+def iso_to_timestamp(text: str, /) -> float: ...
+"""Unix time of an ISO-8601 text; without offset it is UTC. BadData when malformed."""
+
+# --- publishing -------------------------------------------------------------------------------------------------
+SCHEMES: frozenset[str]  # broker URL schemes with a C driver: amqp, amqps, sqlite, memory (pyamqp & librabbitmq are aliases made by Python)
+
+class Hub:
+    """The in-memory broker and result store; all users of one `memory://` share one."""
+    def __init__(self) -> None: ...
+
+class TaskTemplate:
+    """What is the same in every message of a task sent with the same options."""
+    def __init__(
+        self, task: str, exchange: str, routing_key: str, origin: str, delivery_mode: int, priority: int,
+        time_limit: float | None, soft_time_limit: float | None, ignore_result: bool, /,
+    ) -> None: ...
+
+class Producer:
+    """Thread-safe publisher on one connection (kept, reconnected). The GIL is released while it works.
+
+    config keys: scheme, host, port, vhost (sqlite: path), user, password, login_method, ssl (None or dict of ca_file,
+    ca_path, cert_file, key_file, key_password, ciphers, server_name, verify, check_hostname), heartbeat, connect_timeout,
+    client_name, publish_timeout, window, confirm (0/1/2), synchronous, hub (Hub)."""
+    def __init__(self, config: Mapping[str, Any], /) -> None: ...
+    def connect(self, timeout: float | None, /) -> None: ...
+    def send(
+        self, template: TaskTemplate, task_id: str | None, args: Sequence[Any], kwargs: Mapping[str, Any],
+        reply_to: str, root_id: str | None, parent_id: str | None, retries: int, eta: str | None, expires: str | None,
+        expiration: str | None, argsrepr: str | None, kwargsrepr: str | None, embed: Mapping[str, Any] | None, timeout: float | None, /,
+    ) -> str: ...
+    """The fast path: JSON, no compression, no extra headers. task_id None: a new uuid4; root_id None: the id.
+    reprs None: made here (saferepr rules, T-123). Returns the id. Raises kombu EncodeError's cause (TypeError, ValueError…) when args are not JSON."""
+    def publish(
+        self, exchange: str, routing_key: str, body: bytes | str, headers: Mapping[str, Any], properties: Mapping[str, Any],
+        mandatory: bool, due: float | None, timeout: float | None, /,
+    ) -> None: ...
+    """properties: content_type, content_encoding, delivery_mode, priority, correlation_id, reply_to, expiration (str ms),
+    message_id, timestamp (int), type, user_id, app_id, cluster_id. `due`: unix time, for drivers that hold messages (sqlite)."""
+    def flush(self, timeout: float | None, /) -> None: ...
+    def unconfirmed(self) -> int: ...
+    def declare(self, queue: Mapping[str, Any], timeout: float | None, /) -> None: ...
+    """queue keys: name, exchange, exchange_type, routing_key, durable, exclusive, auto_delete, no_ack, no_declare, exchange_durable,
+    exchange_auto_delete, passive, queue_arguments, exchange_arguments, binding_arguments, consumer_arguments (dicts or None)."""
+    def size(self, queue: str, timeout: float | None, /) -> tuple[int, int]: ...
+    def purge(self, queue: str, timeout: float | None, /) -> int: ...
+    def remove(self, queue: str, timeout: float | None, /) -> None: ...
+    def get(self, queue: str, timeout: float | None, /) -> tuple[bytes, dict[str, Any], dict[str, Any], dict[str, Any]] | None: ...
+    """(body, headers, properties, delivery_info), acknowledged; None when empty."""
+    def close(self, timeout: float | None, /) -> None: ...
+    def abandon(self) -> None: ...
+    """After fork in the child: drop descriptors, speak no protocol. The object is closed then."""
+
+# --- results: a program's side ----------------------------------------------------------------------------------
+class Results:
+    """Thread-safe client of a result store. Documents are bytes.
+
+    config keys: scheme (redis, rpc, sqlite, memory), host, port, unix_path, db, user, password, ssl, key_prefix,
+    connect_timeout, socket_timeout, expires, path, broker (a Producer config), persistent, reply_queue, hub."""
+    def __init__(self, config: Mapping[str, Any], /) -> None: ...
+    def set(self, id: str, state: str, document: bytes | str, content_type: str, content_encoding: str,
+            reply_to: str | None, correlation_id: str | None, timeout: float | None, /) -> None: ...
+    def get(self, id: str, timeout: float | None, /) -> bytes | None: ...
+    def watch(self, id: str, /) -> None: ...
+    def wait(self, id: str, timeout: float | None, /) -> bytes: ...
+    """The next document for the id (see io/store.h); raises Timeout. Runs signal handlers while waiting. timeout None: for ever."""
+    def unwatch(self, id: str, /) -> None: ...
+    def forget(self, id: str, timeout: float | None, /) -> None: ...
+    def abandon(self) -> None: ...
+
+class Redis:
+    """Thread-safe blocking Redis commands for everything else (groups, chord counters). config as Results."""
+    def __init__(self, config: Mapping[str, Any], /) -> None: ...
+    def run(self, commands: Sequence[Sequence[str | bytes | int | float]], transaction: bool, timeout: float | None, /) -> list[Any]: ...
+    def abandon(self) -> None: ...
+
+# --- running tasks ----------------------------------------------------------------------------------------------
+# flags of a task record
+TASK_ENTER: int          # call hooks.enter(task, request) before the body
+TASK_SUCCESS: int        # call hooks.succeed(task, request, retval) instead of making the document in C
+TASK_LEAVE: int          # call hooks.leave(task, request, retval, state) at the end
+TASK_LOG: int            # call hooks.log_success(task, request, retval, runtime) after success
+TASK_IGNORE_RESULT: int  # default when the message does not say
+TASK_CUSTOM_CALL: int    # call the task object, not its run()
+TASK_COROUTINE: int      # hooks.run_coroutine(coro) gives the return value
+
+# flags of an outcome (third element of the outcome tuple)
+OUT_REQUEUE: int         # Reject(requeue=True), or another reason to requeue
+OUT_REFUSED: int         # the message could not be accepted (content type, format): reject without requeue whatever acks_late says
+OUT_UNDECODABLE: int     # the body could not be decoded: ack
+Outcome = tuple[int, bytes | None, int]
+"""(state index in STATES, document to be stored by the worker or None, flags)"""
+
+class Tracer:
+    """Runs task messages in this process or thread. One per worker; usable from many threads, and in forked children.
+
+    hooks (all called with the GIL, rarely):
+      decode(body: bytes, content_type: str|None, content_encoding: str|None, compression: str|None) -> Any
+          for bodies that are not plain JSON; returns the decoded [args, kwargs, embed]
+      bad_message(exc, headers, properties, delivery_info, body) -> Outcome    any failure before the task could be found and its arguments were known
+      enter(task, request) -> None; succeed(task, request, retval) -> Outcome; fail(task, request, exc) -> Outcome
+      leave(task, request, retval, state: str) -> None; log_success(task, request, retval, runtime) -> None
+      now_iso() -> str     date_done text; only called when the app's timezone is not UTC
+      run_coroutine(coro) -> Any
+      flush() -> None      called after a body that published something
+    `request` is a Context (see make_request)."""
+    def __init__(self, hooks: Any, make_request: Callable[[dict[str, Any]], Any], hostname: str, utc: bool, task_stack: Any, /) -> None: ...
+    def register(self, name: str, task: Any, run: Callable[..., Any], request_stack: Any, flags: int, /) -> None: ...
+    def call(self, name: str, request: Any, args: Sequence[Any], kwargs: Mapping[str, Any], /) -> tuple[int, Any, Outcome]: ...
+    """Eager run with a ready Context: (state, retval or exception, outcome)."""
+
+class LazyRequest:
+    """What the tracer pushes on task.request_stack: the context is only built when somebody looks."""
+    def context(self) -> Any: ...
+    """The Context (made once by make_request(dict) with all headers, properties, delivery_info, args, kwargs, callbacks, errbacks,
+    chain, chord, hostname, is_eager=False, called_directly=False)."""
+
+# --- the worker -------------------------------------------------------------------------------------------------
+class Job:
+    """A message in the worker's hands, as hooks see it (valid only during the hook, except id and name)."""
+    id: str
+    name: str
+    def request(self) -> dict[str, Any]: ...      # headers merged with delivery_info, properties, correlation_id, reply_to
+    def body(self) -> tuple[bytes, str | None, str | None]: ...   # raw body, content type, encoding
+    def headers(self) -> dict[str, Any]: ...
+    def properties(self) -> dict[str, Any]: ...
+    def delivery_info(self) -> dict[str, Any]: ...
+    eta: float | None        # unix time
+    expires: float | None
+    worker_pid: int | None
+    time_start: float | None
+    acknowledged: bool
+
+class Worker:
+    """The machine: source → schedule → pool → store → ack. run() turns the loop in the calling thread.
+
+    config keys: broker (Producer config), store (Results config, or None: nothing is stored by the machine), pool ("prefork", "threads",
+    "solo"), concurrency, prefetch (messages, 0 unlimited), queues (list of queue dicts), hostname, log_level (int),
+    max_tasks_per_child, max_memory_per_child (KiB), lost_wait, retry (bool), retry_on_startup (bool), max_retries (int|None), eta_task_limit (int|None),
+    fair (bool), disable_rate_limits, result_content_type, result_content_encoding, want_received (bool: call hooks.received), want_accepted (bool)
+    hooks: see pyceleryc/worker/machine.py, class MachineHooks.
+    """
+    def __init__(self, config: Mapping[str, Any], tracer: Tracer, hooks: Any, /) -> None: ...
+    def task(self, name: str, options: Mapping[str, Any], /) -> None: ...
+    """Registers or changes a task. options: acks_late, acks_on_failure, acks_on_timeout, reject_on_worker_lost, ignore_result,
+    time_limit, soft_time_limit, rate (tasks per second, 0: none)"""
+    def run(self) -> None: ...
+    """Until stop(); signal handlers run in between; an exception raised by one of them (WorkerShutdown…) leaves through run(), and run() may be called again."""
+    def step(self, max_wait: float, /) -> bool: ...
+    def stop(self, how: int, timeout: float, /) -> None: ...
+    """how: 0 warm (finish what runs, give back the rest), 1 cold (cancel what runs). Any thread."""
+    def wake(self) -> None: ...
+    def close(self) -> None: ...
+    def add_queue(self, queue: Mapping[str, Any], /) -> None: ...
+    def drop_queue(self, name: str, /) -> None: ...
+    def revoke(self, ids: Sequence[str], terminate: bool, signum: int, /) -> list[str]: ...
+    """Marks ids revoked; returns those that were held or running here."""
+    def jobs(self, which: str, /) -> list[dict[str, Any]]: ...   # "active", "reserved", "scheduled"
+    def stats(self) -> dict[str, Any]: ...
+    def prefetch(self, count: int, /) -> None: ...
+    def grow(self, n: int, /) -> None: ...
+    def shrink(self, n: int, /) -> None: ...
+    def set_log_level(self, level: int, /) -> None: ...
+    def want(self, received: bool, accepted: bool, /) -> None: ...

@@ -44,12 +44,13 @@ check: build
 
 # ---- the extension ----
 
-$(PY):
+READY := $(VENV)/pyproject.installed
+$(READY): pyproject.toml
 	@tools/setup.sh demo
 
 build: $(BUILD)/extension
 
-$(BUILD)/extension: $(EXT_SRC) | $(PY)
+$(BUILD)/extension: $(EXT_SRC) | $(READY)
 	PYCELERYC_WERROR=1 $(PY) setup.py -q build_ext --inplace
 	@mkdir -p $(@D) && touch $@
 

@@ -84,7 +84,10 @@ make_venv() {
         echo "creating $venv"
         python3 -m venv --clear "$venv"
     fi
-    cmp -s pyproject.toml "$venv/pyproject.installed" && return
+    if cmp -s pyproject.toml "$venv/pyproject.installed"; then
+        touch "$venv/pyproject.installed" # for make
+        return
+    fi
     echo "installing pyceleryc and what it needs into $venv"
     "$venv/bin/pip" install -q --disable-pip-version-check 'setuptools>=77'
     PYCELERYC_WERROR=1 "$venv/bin/pip" install -q --disable-pip-version-check \

@@ -1,0 +1,56 @@
+"""Fixtures of all tests: servers, unique names, and a time limit for every test."""
+
+from __future__ import annotations
+
+import signal
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from types import FrameType
+
+import pytest
+
+import brokers
+
+LIMIT = 60  # seconds a test may take, set-up aside; @pytest.mark.limit(n) changes it
+
+
+@pytest.fixture(scope="session")
+def amqp_url() -> Iterator[str]:
+    """A RabbitMQ that others may use too: take unique names and delete what you declare."""
+    with brokers.amqp_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis that others may use too: take unique keys and delete them."""
+    with brokers.redis_server() as url:
+        yield url
+
+
+@pytest.fixture
+def unique() -> Callable[[str], str]:
+    """Makes names that nobody has used: unique("queue") -> "queue-3f9a61c2e07b"."""
+
+    def name(prefix: str = "test") -> str:
+        return f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+    return name
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fails a test that runs longer than its limit, so that one that hangs does not stop all."""
+    marker = item.get_closest_marker("limit")
+    seconds = marker.args[0] if marker else LIMIT
+
+    def give_up(signum: int, frame: FrameType | None) -> None:
+        pytest.fail(f"longer than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(seconds)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

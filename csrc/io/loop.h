@@ -69,6 +69,8 @@ pc_mono pc_loop_now(const pc_loop *loop);
 int pc_loop_prepare(pc_loop *loop, pc_mono until);
 /* Sleeps; touches nothing but the kernel and the loop's own event array. EINTR is an ordinary wake-up. */
 int pc_loop_wait(pc_loop *loop, int wait_ms, pc_err *err);
+/* The last wait() was ended by a signal. */
+bool pc_loop_interrupted(const pc_loop *loop);
 /* Calls back for what wait() found, then for due timers. Returns the number of callbacks made. */
 int pc_loop_dispatch(pc_loop *loop);
 /* prepare, wait, dispatch. Returns callbacks made or -1. */

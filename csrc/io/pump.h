@@ -4,7 +4,8 @@
  * DESIGN. Everything that hangs on the pump's loop is touched with the pump's lock held. A
  * thread that has to wait for something (a reply, a result, room in a window) calls pc_pump_wait: the first one
  * becomes the pumper and turns the loop, releasing the lock only while it sleeps in the kernel; the others sleep on the
- * condition and look at their predicate after each turn. When the pumper is satisfied it leaves and wakes a successor. */
+ * condition and look at their predicate after each turn. When the pumper is satisfied it leaves and wakes a successor.
+ * A predicate must be cheap and touch only what the lock guards: any thread that holds the lock may ask it. */
 #ifndef PC_IO_PUMP_H
 #define PC_IO_PUMP_H
 
@@ -24,5 +25,7 @@ int pc_pump_poll(pc_pump *pump, pc_err *err);
  * interrupted by pc_pump_interrupt or by a signal (`eintr` was given and a signal arrived in this thread): -1 with PC_ESTATE and *eintr = true. */
 int pc_pump_wait(pc_pump *pump, int (*done)(void *ctx), void *ctx,
                  pc_mono deadline, bool *eintr, pc_err *err);
+/* Lock not held; any thread, but no signal handler. Ends all waits under way that gave `eintr`. */
+void pc_pump_interrupt(pc_pump *pump);
 
 #endif

@@ -45,7 +45,8 @@ typedef struct pc_stream {
     struct addrinfo *addresses;
     struct addrinfo *next_address;
     pc_endpoint endpoint;  // borrowed strings: the owner keeps them
-    unsigned want;
+    unsigned want;    // events that TLS wants besides PC_READ
+    pc_mono give_up;  // end of the connect timeout
 } pc_stream;
 
 void pc_stream_init(pc_stream *stream, pc_loop *loop,
@@ -60,7 +61,8 @@ int pc_stream_adopt(pc_stream *stream, int fd, pc_err *err);
 bool pc_stream_is_open(const pc_stream *stream);
 /* Asks for `out` to leave at the end of the turn: call after appending. */
 void pc_stream_flush(pc_stream *stream);
-/* Tries to write right now; what doesn't fit leaves later. */
+/* Tries to write right now; what doesn't fit leaves later. -1: the connection failed; closed() follows from
+ * the loop. */
 int pc_stream_flush_now(pc_stream *stream, pc_err *err);
 /* Closes at once without a callback; both buffers are emptied. */
 void pc_stream_close(pc_stream *stream);

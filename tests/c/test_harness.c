@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The harness itself: what it promises to a test that passes. tests/unit/test_harness.py looks
+/* The harness itself: what it promises to a test that passes. tests/unit/test_tools.py looks
  * at tests that fail. */
 #include "harness.h"
 

@@ -2,9 +2,11 @@
 /* Runs one fuzz target for a while: fuzz_json <corpus directory> <seconds> [seed].
  *
  * A target defines LLVMFuzzerTestOneInput, so that libFuzzer can drive it as well. This driver
- * needs no special compiler: it takes files of the corpus, mutates them, and writes the input that
- * is being tried to ./fuzz-crash, which is removed at the end and stays when the target dies. */
+ * needs only ASan: it takes files of the corpus and mutates them. When the target dies, or needs
+ * longer than SLOW seconds, the input is in ./fuzz-crash. */
 #include <dirent.h>
+#include <sanitizer/common_interface_defs.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +16,7 @@
 
 #define MAX_SEEDS 512
 #define INPUT_SIZE 65536
-#define CRASH_FILE "fuzz-crash"
+#define SLOW 20
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
@@ -27,8 +29,10 @@ typedef struct {
     input seeds[MAX_SEEDS];
     size_t nseeds;
     uint64_t random;
-    uint8_t *trial; // INPUT_SIZE bytes, shared with the crash file
+    uint8_t *trial; // INPUT_SIZE bytes
 } fuzzer;
+
+static input current; // what the target is given now; for the last words
 
 /* xorshift64*: the same seed tries the same inputs. */
 static size_t
@@ -107,6 +111,24 @@ mutate(fuzzer *fuzz, size_t len)
 }
 
 static void
+save_current(void)
+{
+    FILE *file = fopen("fuzz-crash", "wb");
+    if (file && fwrite(current.data, 1, current.len, file) == current.len && !fclose(file)) {
+        fprintf(stderr, "the input is in ./fuzz-crash\n");
+    }
+}
+
+static void
+too_slow(int sig)
+{
+    (void)sig;
+    fprintf(stderr, "longer than %d s\n", SLOW);
+    save_current();
+    _exit(1);
+}
+
+static void
 try_one(fuzzer *fuzz)
 {
     const input *seed = &fuzz->seeds[below(fuzz, fuzz->nseeds)];
@@ -120,11 +142,8 @@ try_one(fuzzer *fuzz)
         exit(2);
     }
     memcpy(exact, fuzz->trial, len);
-    FILE *file = fopen(CRASH_FILE, "wb");
-    if (!file || fwrite(exact, 1, len, file) != len || fclose(file)) {
-        perror(CRASH_FILE);
-        exit(2);
-    }
+    current = (input){exact, len};
+    alarm(SLOW);
     LLVMFuzzerTestOneInput(exact, len);
     free(exact);
 }
@@ -144,11 +163,13 @@ main(int argc, char **argv)
     }
     fuzz->random = seed * 2 + 1; // xorshift must not begin with 0
     load_all(fuzz, argv[1]);
+    __sanitizer_set_death_callback(save_current);
+    signal(SIGALRM, too_slow);
     unsigned long tried = 0;
     for (; time(NULL) < end; tried++) {
         try_one(fuzz);
     }
-    unlink(CRASH_FILE);
+    alarm(0);
     printf("%s: %lu inputs, seed %llu\n", argv[0], tried, (unsigned long long)seed);
     for (size_t i = 0; i < fuzz->nseeds; i++) {
         free(fuzz->seeds[i].data);

@@ -19,6 +19,7 @@
 #define SLOW 20
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+const char *__ubsan_default_options(void);
 
 typedef struct {
     uint8_t *data;
@@ -119,11 +120,17 @@ save_current(void)
     }
 }
 
-static void
-too_slow(int sig)
+/* UBSan has no death callback; it aborts instead. */
+__attribute__((visibility("default"))) const char *
+__ubsan_default_options(void)
 {
-    (void)sig;
-    fprintf(stderr, "longer than %d s\n", SLOW);
+    return "abort_on_error=1:print_stacktrace=1";
+}
+
+static void
+last_words(int sig)
+{
+    fprintf(stderr, "%s\n", sig == SIGALRM ? "too slow" : "aborted");
     save_current();
     _exit(1);
 }
@@ -164,7 +171,8 @@ main(int argc, char **argv)
     fuzz->random = seed * 2 + 1; // xorshift must not begin with 0
     load_all(fuzz, argv[1]);
     __sanitizer_set_death_callback(save_current);
-    signal(SIGALRM, too_slow);
+    signal(SIGALRM, last_words);
+    signal(SIGABRT, last_words);
     unsigned long tried = 0;
     for (; time(NULL) < end; tried++) {
         try_one(fuzz);

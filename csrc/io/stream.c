@@ -2,21 +2,17 @@
 #include "io/stream.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "io/socket.h"
+
 #define READ_CHUNK (64u * 1024)
 #define READ_BUDGET (256u * 1024)  // a turn, so that nobody else starves
 #define KEEP_MEMORY (256u * 1024)  // of a buffer between two connections
-#define KEEPALIVE_IDLE_S 60
-#define KEEPALIVE_INTERVAL_S 10
-#define KEEPALIVE_PROBES 9
 
 enum {
     CLOSED,
@@ -314,28 +310,10 @@ describe(const pc_stream *stream, char *to, size_t size)
 }
 
 static void
-set_option(int fd, int level, int name, int value)
-{
-    // Best effort: the connection works without, and unix sockets know none.
-    (void)setsockopt(fd, level, name, &value, sizeof value);
-}
-
-static void
 tune(const pc_stream *stream)
 {
-    int fd = stream->fd;
-    set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-    if (stream->endpoint.unix_path != NULL) {
-        return;
-    }
-    set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
-    set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S);
-    set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
-    if (stream->endpoint.user_timeout_ms > 0) {
-        set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT,
+    pc_socket_tune(stream->fd, stream->endpoint.unix_path == NULL,
                    stream->endpoint.user_timeout_ms);
-    }
 }
 
 /* The time that is left, shared fairly among the addresses that are left: one that
@@ -463,9 +441,7 @@ pc_stream_adopt(pc_stream *stream, int fd, pc_err *err)
     if (stream->state != CLOSED) {
         return pc_fail(err, PC_ESTATE, "the stream is open already");
     }
-    int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0
-        || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
+    if (pc_socket_unblock(fd) != 0) {
         return pc_fail_errno(err, PC_EIO, "cannot use descriptor %d", fd);
     }
     pc_watch_init(&stream->watch, fd, on_ready, stream);
@@ -529,11 +505,7 @@ next_or_closed(pc_stream *stream, pc_err *err)
 static void
 finish_connect(pc_stream *stream)
 {
-    int code = 0;
-    socklen_t len = sizeof code;
-    if (getsockopt(stream->fd, SOL_SOCKET, SO_ERROR, &code, &len) != 0) {
-        code = errno;
-    }
+    int code = pc_socket_error(stream->fd);
     if (code != 0) {
         pc_err err = {0};
         char where[200];

@@ -37,9 +37,9 @@ demo:
 
 # Cheap and telling first; pytest last, so that its summary closes the output.
 check: build
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory ctest
-	@$(MAKE) --no-print-directory ctest-asan
+	@$(MAKE) --no-print-directory -j2 lint
+	@$(MAKE) --no-print-directory -j2 ctest
+	@$(MAKE) --no-print-directory -j2 ctest-asan
 	@$(MAKE) --no-print-directory pytest
 
 # ---- the extension ----
@@ -88,7 +88,7 @@ ctest-asan asan: $(BUILD)/c/asan/run
 # ---- Python tests, checks ----
 
 pytest: build
-	timeout --signal=INT --kill-after=30 720 $(PY) -m pytest $(T)
+	timeout --foreground --signal=INT --kill-after=30 720 $(PY) -m pytest $(T)
 
 lint: $(call objects,plain,$(CORE_SRC))
 	@python3 tools/check_layers.py

@@ -55,6 +55,7 @@ typedef struct pc_job {
     uint32_t id_at;         // the id inside frame
     uint16_t id_len;
     uint8_t stage;
+    uint8_t fate;           // pc_settle, while its result is being stored
     int8_t ignore_result;   // of the message: -1 not said
     bool has_eta : 1;
     bool has_expires : 1;
@@ -69,9 +70,9 @@ typedef struct pc_job {
     char frame[];           // pc_message_pack()
 } pc_job;
 
-/* Copies the message. NULL when memory is out. */
+/* Copies the message; `scratch` is reset and used on the way. */
 pc_job *pc_job_new(const pc_message *message, const pc_head *head,
-                   pc_spec *spec, pc_err *err);
+                   pc_spec *spec, pc_buf *scratch, pc_err *err);
 /* The job must be in no list and have no timer set. */
 void pc_job_free(pc_job *job);
 pc_slice pc_job_id(const pc_job *job);

@@ -25,6 +25,11 @@ typedef struct pc_outcome {
     pc_slice document;
 } pc_outcome;
 
+/* A prefork child's view of itself; the glue asks it from signal handlers. */
+typedef struct pc_child pc_child;
+/* The soft limit of the task that runs right now has passed (and not that of an earlier one). */
+bool pc_child_soft_due(const pc_child *child);
+
 /* Filled by the glue. Called without the GIL held; they take it if they need it. */
 typedef struct pc_runner {
     /* Runs the packed message; `memory` (reset by the caller) keeps the document. Never fails: whatever goes wrong is an outcome. */
@@ -32,7 +37,7 @@ typedef struct pc_runner {
     /* fork() with the interpreter's fork hooks around it. -1: failed, errno set. */
     pid_t (*fork)(void *ctx);
     /* In the new child, before its first task. Non-zero: exit with that code. */
-    int (*child_start)(void *ctx, int index);
+    int (*child_start)(void *ctx, int index, const pc_child *child);
     /* In the child, about to exit; returns the exit code to use. */
     int (*child_stop)(void *ctx, int code);
     /* Between tasks in child or thread: runs pending signal handlers. Non-zero: leave the loop. */

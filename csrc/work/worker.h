@@ -23,9 +23,10 @@ typedef struct pc_worker_config {
     bool want_accepted;            // call accepted()
     const char *result_content_type;
     const char *result_content_encoding;
+    const char *const *accept;     // content types that tasks may have, NULL-terminated; NULL: any
 } pc_worker_config;
 
-typedef enum pc_bad { PC_BAD_UNKNOWN_TASK, PC_BAD_NO_TASK, PC_BAD_HEADERS } pc_bad;
+typedef enum pc_bad { PC_BAD_UNKNOWN_TASK, PC_BAD_NO_TASK, PC_BAD_HEADERS, PC_BAD_REFUSED } pc_bad;
 typedef enum pc_revoked { PC_REVOKED_EXPIRED, PC_REVOKED_BY_ID, PC_REVOKED_TERMINATED } pc_revoked;
 
 /* Filled by the glue; called on the loop's thread without the GIL. */

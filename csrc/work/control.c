@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What may be asked of and told to a running worker. */
+#include <string.h>
+
+#include "base/mem.h"
+#include "work/machine.h"
+
+#define REVOKED_MAX 50000
+
+typedef struct revoked_id {
+    pc_link link;
+    size_t len;
+    char id[];
+} revoked_id;
+
+void
+pc_worker_free_revoked(pc_worker *worker)
+{
+    pc_link *link;
+
+    while ((link = pc_list_take_front(&worker->revoked_order)) != NULL) {
+        pc_free(PC_CONTAINER_OF(link, revoked_id, link));
+    }
+    pc_map_fini(&worker->revoked);
+}
+
+static int
+remember_revoked(pc_worker *worker, pc_slice id, pc_err *err)
+{
+    if (pc_intake_revoked(worker, id)) {
+        return 0;
+    }
+    revoked_id *entry = pc_alloc(sizeof(*entry) + id.len);
+    if (entry == NULL) {
+        return pc_fail_nomem(err);
+    }
+    entry->len = id.len;
+    memcpy(entry->id, id.ptr, id.len);
+    if (pc_map_put(&worker->revoked, pc_slice_of(entry->id, id.len), entry, NULL, err) < 0) {
+        pc_free(entry);
+        return -1;
+    }
+    pc_list_put_back(&worker->revoked_order, &entry->link);
+    worker->revoked_len++;
+    if (worker->revoked_len > REVOKED_MAX) {
+        pc_link *oldest = pc_list_take_front(&worker->revoked_order);
+        revoked_id *old = PC_CONTAINER_OF(oldest, revoked_id, link);
+        (void)pc_map_take(&worker->revoked, pc_slice_of(old->id, old->len));
+        pc_free(old);
+        worker->revoked_len--;
+    }
+    return 0;
+}
+
+typedef struct search {
+    pc_slice id;
+    pc_job *found;
+} search;
+
+static void
+match_id(void *ctx, pc_job *job)
+{
+    search *wanted = ctx;
+
+    if (pc_slice_eq(pc_job_id(job), wanted->id)) {
+        wanted->found = job;
+    }
+}
+
+pc_job *
+pc_worker_revoke(pc_worker *worker, pc_slice id, bool terminate, int signum, pc_err *err)
+{
+    search wanted = {id, NULL};
+
+    if (remember_revoked(worker, id, err) < 0) {
+        return NULL;
+    }
+    pc_worker_each_job(worker, match_id, &wanted);
+    pc_job *job = wanted.found;
+    if (job != NULL && terminate && job->stage == PC_JOB_RUNNING) {
+        job->terminated = true;
+        if (worker->pool->ops->kill(worker->pool, job, signum, PC_LOST_TERMINATED, err) < 0) {
+            job->terminated = false;
+        }
+    }
+    return job;
+}
+
+int
+pc_worker_prefetch(pc_worker *worker, unsigned count, pc_err *err)
+{
+    worker->config.prefetch = count;
+    worker->prefetch_sent = count;
+    if (worker->source->ops->prefetch(worker->source, count, err) < 0) {
+        return -1;
+    }
+    pc_intake_prefetch(worker);
+    return 0;
+}
+
+int
+pc_worker_resize(pc_worker *worker, int size, pc_err *err)
+{
+    return worker->pool->ops->resize(worker->pool, size, err);
+}
+
+void
+pc_worker_get_stats(const pc_worker *worker, pc_worker_stats *stats)
+{
+    *stats = (pc_worker_stats){
+        .received = worker->received,
+        .done = worker->done,
+        .held = worker->held_len,
+        .limited = worker->limited_len,
+        .ready = worker->ready_len,
+        .in_pool = worker->in_pool_len,
+        .storing = worker->storing_len,
+        .prefetch = worker->prefetch_sent,
+        .reconnects = worker->reconnects,
+        .connected = worker->connected,
+    };
+}
+
+static void
+each_in(pc_link *list, void (*each)(void *ctx, pc_job *job), void *ctx)
+{
+    for (pc_link *at = list->next; at != list; at = at->next) {
+        each(ctx, PC_CONTAINER_OF(at, pc_job, link));
+    }
+}
+
+void
+pc_worker_each_job(pc_worker *worker, void (*each)(void *ctx, pc_job *job), void *ctx)
+{
+    size_t at = 0;
+    pc_spec *spec;
+
+    each_in(&worker->held, each, ctx);
+    while ((spec = pc_map_next(&worker->specs, &at)) != NULL) {
+        each_in(&spec->limited, each, ctx);
+    }
+    each_in(&worker->ready, each, ctx);
+    each_in(&worker->in_pool, each, ctx);
+    each_in(&worker->storing, each, ctx);
+}
+
+void
+pc_worker_each_spec(pc_worker *worker, void (*each)(void *ctx, pc_spec *spec), void *ctx)
+{
+    size_t at = 0;
+    pc_spec *spec;
+
+    while ((spec = pc_map_next(&worker->specs, &at)) != NULL) {
+        each(ctx, spec);
+    }
+}
+
+int
+pc_worker_pids(pc_worker *worker, pid_t *out, int max)
+{
+    return worker->pool->ops->processes(worker->pool, out, max);
+}
+
+/* The memory stays: the child never returns to the worker's code and leaves by _exit. */
+void
+pc_worker_abandon(pc_worker *worker)
+{
+    worker->source->ops->abandon(worker->source);
+    if (worker->store != NULL) {
+        worker->store->ops->abandon(worker->store);
+    }
+}
+
+void
+pc_worker_want(pc_worker *worker, bool received, bool accepted)
+{
+    worker->config.want_received = received;
+    worker->config.want_accepted = accepted;
+}

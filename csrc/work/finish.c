@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* From the start of a run to the ack: limits, outcome, result, settlement.
+ * The result is stored before the message is acknowledged. */
+#include <math.h>
+#include <signal.h>
+
+#include "work/machine.h"
+
+/* The mean follows the last few dozen runs: it only tells short tasks from long ones. */
+#define MEAN_WEIGHT 8
+
+static double
+limit_of(float own, double default_value)
+{
+    return isnan(own) ? default_value : (double)own;
+}
+
+static void
+set_limit_timer(pc_worker *worker, pc_job *job, double seconds)
+{
+    pc_mono when = pc_mono_add(job->started_mono, (int64_t)(seconds * 1e9));
+    pc_err err = {0};
+
+    if (pc_loop_set_timer(worker->loop, &job->timer, when, &err) < 0) {
+        pc_log_write(worker->log, PC_ERROR, "cannot set a time limit: %s", err.msg);
+    }
+}
+
+static void
+limit_due(void *ctx, pc_mono now)
+{
+    pc_job *job = ctx;
+    pc_worker *worker = job->spec->worker;
+    double soft = limit_of(job->soft_time_limit, job->spec->soft_time_limit);
+    double hard = limit_of(job->time_limit, job->spec->time_limit);
+    pc_err err = {0};
+
+    (void)now;
+    if (!job->soft_sent && !isnan(soft) && !(hard <= soft)) {
+        job->soft_sent = true;
+        worker->hooks.soft_limit(worker->hooks.ctx, job, soft);
+        if (worker->pool->ops->soft_limit(worker->pool, job, &err) < 0) {
+            pc_log_write(worker->log, PC_WARNING, "soft time limit: %s", err.msg);
+        }
+        if (!isnan(hard)) {
+            set_limit_timer(worker, job, hard);
+        }
+        return;
+    }
+    job->timed_out = true;
+    if (worker->pool->ops->kill(worker->pool, job, SIGTERM, PC_LOST_HARD, &err) < 0) {
+        job->timed_out = false;
+        pc_log_write(worker->log, PC_WARNING, "hard time limit: %s", err.msg);
+    }
+}
+
+static void
+arm_limits(pc_worker *worker, pc_job *job)
+{
+    double soft = limit_of(job->soft_time_limit, job->spec->soft_time_limit);
+    double hard = limit_of(job->time_limit, job->spec->time_limit);
+    double first = isnan(soft) || hard <= soft ? hard : soft;
+
+    if (!isnan(first)) {
+        pc_timer_init(&job->timer, limit_due, job);
+        set_limit_timer(worker, job, first);
+    }
+}
+
+static void
+settle_tag(pc_worker *worker, pc_job *job, pc_settle how)
+{
+    pc_err err = {0};
+
+    if (job->settled || job->stale) {
+        return;
+    }
+    job->settled = true;
+    if (worker->source->ops->settle(worker->source, job->tag, how, &err) < 0) {
+        pc_log_write(worker->log, PC_ERROR, "cannot settle a message: %s", err.msg);
+    }
+}
+
+void
+pc_finish_settle(pc_worker *worker, pc_job *job, pc_settle how)
+{
+    if (job->stale && worker->stale_len > 0) {
+        worker->stale_len--;
+        pc_intake_prefetch(worker);
+    }
+    settle_tag(worker, job, how);
+    pc_job_free(job);
+}
+
+void
+pc_finish_started(void *ctx, pc_job *job)
+{
+    pc_worker *worker = ctx;
+
+    job->stage = PC_JOB_RUNNING;
+    job->started = pc_wall_now();
+    job->started_mono = pc_mono_now();
+    if (!job->spec->acks_late) {
+        settle_tag(worker, job, PC_ACK);
+    }
+    arm_limits(worker, job);
+    if (worker->config.want_accepted) {
+        worker->hooks.accepted(worker->hooks.ctx, job);
+    }
+}
+
+/* 1: on its way to the store, 0: nothing to store. */
+static int
+store_result(pc_worker *worker, pc_job *job, const pc_outcome *outcome, pc_err *err)
+{
+    pc_message message;
+
+    if (worker->store == NULL || !(outcome->flags & PC_OUT_DOCUMENT)) {
+        return 0;
+    }
+    if (pc_job_message(job, &message, err) < 0) {
+        return -1;
+    }
+    pc_slice id = pc_job_id(job);
+    pc_store_item item = {
+        .id = id,
+        .state = outcome->state,
+        .document = outcome->document,
+        .content_type = pc_slice_str(worker->config.result_content_type),
+        .content_encoding = pc_slice_str(worker->config.result_content_encoding),
+        .reply_to = message.reply_to,
+        .correlation_id = message.correlation_id.ptr == NULL ? id : message.correlation_id,
+    };
+    return worker->store->ops->put(worker->store, &item, job, err) < 0 ? -1 : 1;
+}
+
+static void
+note_run_time(pc_spec *spec, int64_t run_ns)
+{
+    if (spec->mean_ns == 0) {
+        spec->mean_ns = run_ns > 0 ? run_ns : 1;
+    } else {
+        spec->mean_ns += (run_ns - spec->mean_ns) / MEAN_WEIGHT;
+    }
+}
+
+void
+pc_finish_done(void *ctx, pc_job *job, const pc_outcome *outcome)
+{
+    pc_worker *worker = ctx;
+    pc_err err = {0};
+
+    worker->done++;
+    pc_worker_unlist(worker, job);
+    note_run_time(job->spec, outcome->run_ns);
+    pc_settle how = pc_flight_after_outcome(job->spec, outcome);
+    if (how == PC_REQUEUE && job->settled) {
+        how = PC_ACK;  // acknowledged early: there is nothing to give back
+    }
+    job->fate = (uint8_t)how;
+    int stored = store_result(worker, job, outcome, &err);
+    if (stored == 1) {
+        pc_worker_list(worker, job, PC_JOB_STORING, false);
+        return;
+    }
+    if (stored < 0) {
+        worker->hooks.store_failed(worker->hooks.ctx, job, &err);
+    }
+    pc_finish_settle(worker, job, how);
+}
+
+void
+pc_finish_stored(void *ctx, void *cookie, const pc_err *why)
+{
+    pc_worker *worker = ctx;
+    pc_job *job = cookie;
+
+    if (why != NULL) {
+        worker->hooks.store_failed(worker->hooks.ctx, job, why);
+    }
+    pc_worker_unlist(worker, job);
+    pc_finish_settle(worker, job, (pc_settle)job->fate);
+    if (!pc_list_empty(&worker->ready)) {
+        pc_loop_defer(worker->loop, &worker->dispatch);
+    }
+}
+
+void
+pc_finish_lost(void *ctx, pc_job *job, pc_lost why, const char *how)
+{
+    pc_worker *worker = ctx;
+
+    worker->done++;
+    pc_worker_unlist(worker, job);
+    pc_settle fate = pc_flight_after_loss(job->spec, job, why);
+    bool requeued = fate == PC_REQUEUE && !job->settled;
+    worker->hooks.lost(worker->hooks.ctx, job, why, how, requeued);
+    pc_finish_settle(worker, job, fate);
+}
+
+void
+pc_finish_back(void *ctx, pc_job *job)
+{
+    pc_worker *worker = ctx;
+
+    pc_worker_unlist(worker, job);
+    if (job->stale) {
+        pc_finish_settle(worker, job, PC_ACK);
+    } else if (worker->phase != PC_PHASE_RUNNING) {
+        pc_finish_settle(worker, job, PC_REQUEUE);
+    } else {
+        pc_worker_list(worker, job, PC_JOB_READY, true);
+        pc_loop_defer(worker->loop, &worker->dispatch);
+    }
+}

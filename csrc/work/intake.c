@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* From delivery to pool: read the headers, hold for the ETA, wait for a token, wait for room. */
+#include <math.h>
+
+#include "base/mem.h"
+#include "work/machine.h"
+
+static bool
+expired(const pc_job *job, pc_wall now)
+{
+    return job->has_expires && job->expires.us <= now.us;
+}
+
+static void
+revoke(pc_worker *worker, pc_job *job, pc_revoked why)
+{
+    worker->hooks.revoked(worker->hooks.ctx, job, why);
+    pc_finish_settle(worker, job, PC_ACK);
+}
+
+/* Returns true when the job was revoked and is gone. */
+static bool
+discard_revoked(pc_worker *worker, pc_job *job)
+{
+    if (worker->revoked_len > 0 && pc_intake_revoked(worker, pc_job_id(job))) {
+        revoke(worker, job, PC_REVOKED_BY_ID);
+        return true;
+    }
+    if (expired(job, pc_wall_now())) {
+        revoke(worker, job, PC_REVOKED_EXPIRED);
+        return true;
+    }
+    return false;
+}
+
+static void
+limit_rate(pc_worker *worker, pc_job *job)
+{
+    pc_worker_list(worker, job, PC_JOB_LIMITED, false);
+    if (job->spec->token.node.place == 0) {
+        pc_intake_token(job->spec, pc_mono_now());
+    }
+}
+
+/* The awake time came: the ETA, or the expiry if that is earlier. */
+static void
+awake(void *ctx, pc_mono now)
+{
+    pc_job *job = ctx;
+    pc_worker *worker = job->spec->worker;
+
+    (void)now;
+    pc_worker_unlist(worker, job);
+    pc_intake_place(worker, job);
+    pc_intake_prefetch(worker);
+}
+
+static pc_mono
+awake_time(const pc_job *job)
+{
+    pc_wall when = job->eta;
+
+    if (job->has_expires && job->expires.us < when.us) {
+        when = job->expires;
+    }
+    return pc_mono_at_wall(when, pc_wall_now(), pc_mono_now());
+}
+
+static void
+hold(pc_worker *worker, pc_job *job)
+{
+    pc_timer_init(&job->timer, awake, job);
+    if (pc_loop_set_timer(worker->loop, &job->timer, awake_time(job), NULL) < 0) {
+        // no memory for a timer: better early into another worker's hands than lost
+        pc_finish_settle(worker, job, PC_REQUEUE);
+        return;
+    }
+    pc_worker_list(worker, job, PC_JOB_HELD, false);
+    pc_intake_prefetch(worker);
+}
+
+void
+pc_intake_place(pc_worker *worker, pc_job *job)
+{
+    if (job->stale) {
+        pc_finish_settle(worker, job, PC_ACK);
+        return;
+    }
+    if (discard_revoked(worker, job)) {
+        return;
+    }
+    if (job->has_eta && job->eta.us > pc_wall_now().us) {
+        hold(worker, job);
+    } else if (job->spec->rate > 0 && !worker->config.disable_rate_limits) {
+        limit_rate(worker, job);
+    } else {
+        pc_worker_list(worker, job, PC_JOB_READY, false);
+        pc_loop_defer(worker->loop, &worker->dispatch);
+    }
+}
+
+/* Hands out tokens: one start per 1/rate seconds, no more than one saved up. */
+void
+pc_intake_token(void *ctx, pc_mono now)
+{
+    pc_spec *spec = ctx;
+    pc_worker *worker = spec->worker;
+
+    while (!pc_list_empty(&spec->limited)) {
+        if (spec->rate > 0 && spec->next_start.ns > now.ns) {
+            if (pc_loop_set_timer(worker->loop, &spec->token, spec->next_start, NULL) == 0) {
+                return;
+            }
+            // without memory for a timer the limit gives way, not the task
+        }
+        pc_job *job = PC_CONTAINER_OF(spec->limited.next, pc_job, link);
+        pc_worker_unlist(worker, job);
+        if (discard_revoked(worker, job)) {
+            continue;
+        }
+        if (spec->rate > 0) {
+            spec->next_start = pc_mono_add(now, (int64_t)(1e9 / spec->rate));
+        }
+        pc_worker_list(worker, job, PC_JOB_READY, false);
+        pc_loop_defer(worker->loop, &worker->dispatch);
+    }
+}
+
+static void
+settle_bad(pc_worker *worker, pc_bad why, const pc_message *message, const pc_err *err)
+{
+    pc_settle how = worker->hooks.bad(worker->hooks.ctx, why, message, err);
+    pc_err failed = {0};
+
+    if (worker->source->ops->settle(worker->source, message->tag, how, &failed) < 0) {
+        pc_log_write(worker->log, PC_ERROR, "cannot settle a bad message: %s", failed.msg);
+    }
+}
+
+static bool
+accepted(const pc_worker *worker, pc_slice content_type)
+{
+    const char *const *accept = worker->config.accept;
+
+    for (; accept != NULL && *accept != NULL; accept++) {
+        if (pc_slice_is(content_type, *accept)) {
+            return true;
+        }
+    }
+    return worker->config.accept == NULL;
+}
+
+static pc_spec *
+find_spec(pc_worker *worker, const pc_message *message, pc_head *head)
+{
+    pc_err err = {0};
+
+    if (pc_head_read(message, head, &worker->head_text, &err) < 0) {
+        settle_bad(worker, err.code == PC_ENOTFOUND ? PC_BAD_NO_TASK : PC_BAD_HEADERS, message, &err);
+        return NULL;
+    }
+    if (!accepted(worker, message->content_type)) {
+        settle_bad(worker, PC_BAD_REFUSED, message, &err);
+        return NULL;
+    }
+    pc_spec *spec = pc_map_get(&worker->specs, head->task);
+    if (spec == NULL) {
+        settle_bad(worker, PC_BAD_UNKNOWN_TASK, message, &err);
+    }
+    return spec;
+}
+
+void
+pc_intake_message(void *ctx, const pc_message *message)
+{
+    pc_worker *worker = ctx;
+    pc_head head;
+    pc_err err = {0};
+
+    worker->received++;
+    pc_spec *spec = find_spec(worker, message, &head);
+    if (spec == NULL) {
+        return;
+    }
+    pc_job *job = pc_job_new(message, &head, spec, &worker->scratch, &err);
+    if (job == NULL) {
+        settle_bad(worker, PC_BAD_HEADERS, message, &err);
+        return;
+    }
+    spec->total++;
+    if (worker->config.want_received) {
+        worker->hooks.received(worker->hooks.ctx, job);
+    }
+    pc_intake_place(worker, job);
+}
+
+void
+pc_intake_dispatch(void *ctx)
+{
+    pc_worker *worker = ctx;
+    pc_err err = {0};
+
+    while (!pc_list_empty(&worker->ready) && worker->storing_len < PC_STORING_MAX) {
+        pc_job *job = PC_CONTAINER_OF(worker->ready.next, pc_job, link);
+        if (!worker->pool->ops->room(worker->pool, job)) {
+            return;
+        }
+        pc_worker_unlist(worker, job);
+        if (discard_revoked(worker, job)) {
+            continue;
+        }
+        pc_worker_list(worker, job, PC_JOB_POOL, false);
+        if (worker->pool->ops->submit(worker->pool, job, &err) < 0) {
+            pc_log_write(worker->log, PC_ERROR, "cannot hand a task to the pool: %s", err.msg);
+            pc_worker_unlist(worker, job);
+            pc_worker_list(worker, job, PC_JOB_READY, true);
+            return;
+        }
+    }
+}
+
+void
+pc_intake_rekey(pc_worker *worker)
+{
+    for (pc_link *at = worker->held.next; at != &worker->held; at = at->next) {
+        pc_job *job = PC_CONTAINER_OF(at, pc_job, link);
+        // moving a timer that is set cannot fail
+        (void)pc_loop_set_timer(worker->loop, &job->timer, awake_time(job), NULL);
+    }
+}
+
+/* Held tasks must not use up the budget of those that could run; tasks that run on after
+ * a lost connection take part of the pool, so as many fewer are wanted. */
+void
+pc_intake_prefetch(pc_worker *worker)
+{
+    unsigned base = worker->config.prefetch;
+
+    if (base == 0 || !worker->connected || worker->phase != PC_PHASE_RUNNING
+        || !worker->source->global_qos) {
+        return;
+    }
+    size_t extra = worker->held_len;
+    if (worker->config.eta_limit > 0 && extra > worker->config.eta_limit) {
+        extra = worker->config.eta_limit;
+    }
+    size_t less = worker->stale_len < base ? worker->stale_len : base - 1;
+    size_t count = base - less + extra;
+    unsigned wanted = count > UINT16_MAX ? 0 : (unsigned)count;
+    if (wanted == worker->prefetch_sent) {
+        return;
+    }
+    if (worker->source->ops->prefetch(worker->source, wanted, NULL) == 0) {
+        worker->prefetch_sent = wanted;
+    }
+}
+
+bool
+pc_intake_revoked(pc_worker *worker, pc_slice id)
+{
+    return pc_map_get(&worker->revoked, id) != NULL;
+}

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The worker's inside, shared by worker.c (life), connect.c (broker), control.c (remote control), intake.c (from delivery to pool), finish.c
+ * (from outcome to ack) and stop.c (shutdown). Nobody outside work/ includes this. */
+#ifndef PC_WORK_MACHINE_H
+#define PC_WORK_MACHINE_H
+
+#include "base/map.h"
+#include "work/flight.h"
+#include "work/worker.h"
+
+/* Results waiting for a store that does not answer: beyond this nothing new is started. */
+#define PC_STORING_MAX 10000
+
+typedef enum pc_phase {
+    PC_PHASE_NEW,
+    PC_PHASE_RUNNING,
+    PC_PHASE_STOPPING,
+    PC_PHASE_STOPPED,
+    PC_PHASE_FAILED
+} pc_phase;
+
+struct pc_worker {
+    pc_worker_config config;  // strings are the owner's (see worker.h)
+    pc_worker_hooks hooks;
+    const pc_runner *runner;
+    const pc_log *log;
+    pc_loop *loop;
+    pc_source *source;
+    pc_store *store;
+    pc_pool *pool;
+    pc_map specs;    // name -> pc_spec
+    pc_map revoked;  // id -> revoked_id
+    pc_link revoked_order;
+    size_t revoked_len;
+    // jobs by stage, each in exactly one list
+    pc_link held;
+    pc_link ready;
+    pc_link in_pool;  // POOL and RUNNING
+    pc_link storing;
+    size_t held_len;
+    size_t limited_len;
+    size_t ready_len;
+    size_t in_pool_len;
+    size_t storing_len;
+    size_t stale_len;  // running on, but their delivery is void
+    pc_defer dispatch;
+    pc_buf scratch;
+    pc_buf head_text;
+    // connection
+    bool connected;
+    bool was_connected;
+    int attempt;
+    pc_timer reconnect;
+    unsigned prefetch_sent;
+    int64_t clock_offset_us;  // wall minus mono, to notice steps of the wall clock
+    // life
+    pc_phase phase;
+    pc_stop stop_how;
+    pc_mono stop_deadline;
+    pc_err failure;
+    uint64_t received;
+    uint64_t done;
+    uint64_t reconnects;
+};
+
+/* intake.c */
+void pc_intake_message(void *worker, const pc_message *message);
+void pc_intake_dispatch(void *worker);
+/* A job that is in no list: where it waits now. */
+void pc_intake_place(pc_worker *worker, pc_job *job);
+void pc_intake_token(void *spec, pc_mono now);
+/* The wall clock was set: ETAs are moved. */
+void pc_intake_rekey(pc_worker *worker);
+/* How many unsettled deliveries the broker should give. */
+void pc_intake_prefetch(pc_worker *worker);
+bool pc_intake_revoked(pc_worker *worker, pc_slice id);
+
+/* finish.c */
+void pc_finish_started(void *worker, pc_job *job);
+void pc_finish_done(void *worker, pc_job *job, const pc_outcome *outcome);
+void pc_finish_lost(void *worker, pc_job *job, pc_lost why, const char *how);
+void pc_finish_back(void *worker, pc_job *job);
+void pc_finish_stored(void *worker, void *cookie, const pc_err *why);
+/* Settles (unless that is done or void) and frees a job that is in no list. */
+void pc_finish_settle(pc_worker *worker, pc_job *job, pc_settle how);
+
+/* Takes the job out of its list and clears its timer. */
+void pc_worker_unlist(pc_worker *worker, pc_job *job);
+void pc_worker_list(pc_worker *worker, pc_job *job, pc_stage stage, bool front);
+
+/* connect.c */
+void pc_worker_connect(void *worker);
+void pc_worker_reconnect_due(void *worker, pc_mono now);
+void pc_worker_source_up(void *worker);
+void pc_worker_source_down(void *worker, const pc_err *why);
+void pc_worker_source_cancelled(void *worker, const char *queue);
+/* Frees all jobs of a list, settling nothing. */
+void pc_worker_forget(pc_worker *worker, pc_link *list);
+
+/* control.c */
+void pc_worker_free_revoked(pc_worker *worker);
+
+/* stop.c */
+/* Gives back everything that has not started. */
+void pc_stop_give_back(pc_worker *worker);
+/* One look at how far the shutdown is; sets the phase. */
+void pc_stop_advance(pc_worker *worker);
+
+#endif

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "work/pipe.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define CLOSED (UINT64_C(1) << 48)
+#define SEQ_MASK (CLOSED - 1)
+#define GENERATION (CLOSED << 1)
+#define READ_CHUNK 65536
+
+bool
+pc_gate_enter(pc_gate *gate, uint64_t seq)
+{
+    for (;;) {
+        uint64_t word = atomic_load(&gate->word);
+        if (word & CLOSED) {
+            sched_yield();  // the parent opens it again within a few instructions
+            continue;
+        }
+        if (seq <= atomic_load(&gate->drop_upto)) {
+            return false;
+        }
+        if (atomic_compare_exchange_strong(&gate->word, &word, (word & ~SEQ_MASK) | seq)) {
+            return true;
+        }
+    }
+}
+
+uint64_t
+pc_gate_started(pc_gate *gate)
+{
+    return atomic_load(&gate->word) & SEQ_MASK;
+}
+
+uint64_t
+pc_gate_recall(pc_gate *gate, uint64_t sent)
+{
+    uint64_t word = atomic_fetch_or(&gate->word, CLOSED) & ~CLOSED;
+
+    atomic_store(&gate->drop_upto, sent);
+    atomic_store(&gate->word, word + GENERATION);
+    return word & SEQ_MASK;
+}
+
+void
+pc_gate_reset(pc_gate *gate, uint64_t seq)
+{
+    atomic_store(&gate->word, seq & SEQ_MASK);
+    atomic_store(&gate->drop_upto, seq);
+    atomic_store(&gate->soft_seq, 0);
+}
+
+bool
+pc_child_soft_due(const pc_child *child)
+{
+    uint64_t current = atomic_load(&child->current);
+
+    return current != 0 && atomic_load(&child->gate->soft_seq) == current;
+}
+
+/* --- the child's loop -------------------------------------------------- */
+
+static int64_t
+resident_kib(void)
+{
+    long pages = 0;
+    FILE *statm = fopen("/proc/self/statm", "re");
+
+    if (statm == NULL) {
+        return 0;
+    }
+    if (fscanf(statm, "%*s %ld", &pages) != 1) {
+        pages = 0;
+    }
+    (void)fclose(statm);
+    return (int64_t)pages * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+static int
+send_all(pc_child *child, const pc_up_frame *frame, pc_slice document)
+{
+    struct iovec parts[2] = {
+        {(void *)(uintptr_t)frame, sizeof(*frame)},
+        {(void *)(uintptr_t)document.ptr, document.len},
+    };
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = document.len > 0 ? 2 : 1};
+
+    while (message.msg_iovlen > 0) {
+        ssize_t sent = sendmsg(child->fd, &message, MSG_NOSIGNAL);
+        if (sent < 0) {
+            if (errno == EINTR) {
+                continue;
+            }
+            return -1;
+        }
+        size_t left = (size_t)sent;
+        while (message.msg_iovlen > 0 && left >= message.msg_iov->iov_len) {
+            left -= message.msg_iov->iov_len;
+            message.msg_iov++;
+            message.msg_iovlen--;
+        }
+        if (message.msg_iovlen > 0) {
+            message.msg_iov->iov_base = (char *)message.msg_iov->iov_base + left;
+            message.msg_iov->iov_len -= left;
+        }
+    }
+    return 0;
+}
+
+static int
+run_one(pc_child *child, uint64_t seq, pc_slice message)
+{
+    pc_outcome outcome = {.state = PC_FAILURE};
+
+    if (!pc_gate_enter(child->gate, seq)) {
+        return 0;
+    }
+    pc_buf_reset(&child->memory, 1 << 20);
+    atomic_store(&child->current, seq);
+    child->runner->run(child->runner->ctx, message, &outcome, &child->memory);
+    atomic_store(&child->current, 0);
+    pc_slice document = outcome.flags & PC_OUT_DOCUMENT ? outcome.document : pc_slice_of(NULL, 0);
+    if (document.len > UINT32_MAX) {
+        return -1;
+    }
+    pc_up_frame frame = {
+        .len = (uint32_t)document.len,
+        .state = (uint16_t)outcome.state,
+        .flags = (uint16_t)outcome.flags,
+        .seq = seq,
+        .run_ns = outcome.run_ns,
+        .rss_kib = child->measure_rss ? resident_kib() : 0,
+    };
+    return send_all(child, &frame, document);
+}
+
+/* Runs every complete frame. -1: the parent is gone. */
+static int
+run_buffered(pc_child *child)
+{
+    pc_down_frame frame;
+
+    while (pc_buf_len(&child->in) >= sizeof(frame)) {
+        memcpy(&frame, pc_buf_ptr(&child->in), sizeof(frame));
+        size_t whole = sizeof(frame) + frame.len;
+        if (pc_buf_len(&child->in) < whole) {
+            return 0;
+        }
+        pc_slice message = pc_slice_of(pc_buf_ptr(&child->in) + sizeof(frame), frame.len);
+        if (run_one(child, frame.seq, message) < 0) {
+            return -1;
+        }
+        pc_buf_consume(&child->in, whole);
+    }
+    pc_buf_reset(&child->in, 1 << 20);
+    return 0;
+}
+
+static size_t
+wanted_bytes(const pc_child *child)
+{
+    pc_down_frame frame;
+    size_t have = pc_buf_len(&child->in);
+
+    if (have < sizeof(frame)) {
+        return READ_CHUNK;
+    }
+    memcpy(&frame, pc_buf_ptr(&child->in), sizeof(frame));
+    size_t rest = sizeof(frame) + frame.len - have;
+    return rest < READ_CHUNK ? READ_CHUNK : rest;
+}
+
+/* 1 got bytes, 0 the end, -1 failed */
+static int
+receive(pc_child *child)
+{
+    for (;;) {
+        size_t want = wanted_bytes(child);
+        char *to = pc_buf_reserve(&child->in, want, NULL);
+        if (to == NULL) {
+            return -1;
+        }
+        ssize_t got = recv(child->fd, to, want, 0);
+        if (got > 0) {
+            pc_buf_commit(&child->in, (size_t)got);
+            return 1;
+        }
+        if (got == 0) {
+            return 0;
+        }
+        if (errno != EINTR) {
+            return errno == ECONNRESET ? 0 : -1;
+        }
+        if (child->runner->child_signals(child->runner->ctx) != 0) {
+            return 0;
+        }
+    }
+}
+
+int
+pc_child_main(pc_child *child, int index)
+{
+    static const pc_up_frame up = {0};
+    const pc_runner *runner = child->runner;
+    int got = 0;
+
+    int code = runner->child_start(runner->ctx, index, child);
+    if (code == 0 && send_all(child, &up, pc_slice_of(NULL, 0)) == 0) {
+        while ((got = receive(child)) > 0) {
+            // without this a signal that came between two system calls would wait for the next task
+            if (run_buffered(child) < 0 || runner->child_signals(runner->ctx) != 0) {
+                got = 0;
+                break;
+            }
+        }
+        code = got < 0 ? 1 : 0;
+    }
+    return runner->child_stop(runner->ctx, code);
+}

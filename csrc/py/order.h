@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* TaskTemplate, and the making of one task message from a template and the arguments of
+ * Producer.send(). */
+#ifndef PC_PY_ORDER_H
+#define PC_PY_ORDER_H
+
+#include "base/clock.h"
+#include "base/uuid.h"
+#include "py/state.h"
+#include "wire/message.h"
+
+/* Memory of one send(), kept by the producer for the next. */
+typedef struct py_scratch {
+    struct py_scratch *next;
+    pc_buf body;
+    pc_buf headers;
+    pc_buf argsrepr;
+    pc_buf kwargsrepr;
+} py_scratch;
+
+py_scratch *py_scratch_new(void);
+void py_scratch_free(py_scratch *scratch);
+
+/* Arguments of send() */
+enum {
+    PY_SEND_TEMPLATE,
+    PY_SEND_TASK_ID,
+    PY_SEND_ARGS,
+    PY_SEND_KWARGS,
+    PY_SEND_REPLY_TO,
+    PY_SEND_ROOT_ID,
+    PY_SEND_PARENT_ID,
+    PY_SEND_RETRIES,
+    PY_SEND_ETA,
+    PY_SEND_EXPIRES,
+    PY_SEND_EXPIRATION,
+    PY_SEND_ARGSREPR,
+    PY_SEND_KWARGSREPR,
+    PY_SEND_EMBED,
+    PY_SEND_TIMEOUT,
+    PY_SEND_COUNT
+};
+
+typedef struct py_order {
+    pc_message message;  // points into the scratch, the arguments and `id`
+    pc_wall due;         // when has_due
+    bool has_due;
+    char id[PC_UUID_LEN + 1];
+} py_order;
+
+/* Makes the message. The scratch and the arguments must stay until it is published. */
+int py_order_make(py_order *order, py_state *state, pc_headers_kind kind,
+                  PyObject *const *args, py_scratch *scratch);
+
+int py_template_setup(PyObject *module);
+
+#endif

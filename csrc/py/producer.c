@@ -1,0 +1,561 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "py/producer.h"
+
+#include "io/broker.h"
+#include "py/args.h"
+#include "py/config.h"
+#include "py/error.h"
+#include "py/message.h"
+#include "py/order.h"
+
+#define SPARE_MAX 4  // as many threads send at a time without allocating
+
+typedef struct py_producer {
+    PyObject_HEAD
+    py_state *state;
+    pc_producer *producer;  // NULL only while it is made
+    PyObject *hubs;         // keeps them alive; or NULL
+    double connect_timeout;
+    double publish_timeout;
+    bool closed;
+    // -- touched with the GIL only
+    py_scratch *spare;
+    int spares;
+} py_producer;
+
+static py_producer *
+of(PyObject *obj)
+{
+    return (py_producer *)(void *)obj;
+}
+
+/* ------------------------------------------------------------------ life */
+
+static int
+create(py_producer *self, PyObject *mapping)
+{
+    py_config config;
+    pc_broker_config broker;
+    pc_err err;
+    int rc = -1;
+    py_config_init(&config, self->state);
+    if (py_config_broker(&config, mapping, &broker) < 0) {
+        goto done;
+    }
+    const pc_producer_ops *ops = broker.scheme == NULL ? NULL : pc_producer_find(broker.scheme);
+    if (ops == NULL) {
+        PyErr_Format(self->state->unsupported, "no driver for broker scheme \"%s\"",
+                     broker.scheme == NULL ? "" : broker.scheme);
+        goto done;
+    }
+    self->connect_timeout = broker.connect_timeout;
+    self->publish_timeout = broker.publish_timeout;
+    self->hubs = Py_XNewRef(config.hubs);
+    Py_BEGIN_ALLOW_THREADS
+    self->producer = ops->create(&broker, NULL, &err);
+    Py_END_ALLOW_THREADS
+    if (self->producer == NULL) {
+        py_raise(self->state, &err);
+        goto done;
+    }
+    rc = 0;
+done:
+    py_config_fini(&config);
+    return rc;
+}
+
+static PyObject *
+producer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    if (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0) {
+        PyErr_SetString(PyExc_TypeError, "Producer() takes no keyword arguments");
+        return NULL;
+    }
+    if (py_arity("Producer", PyTuple_GET_SIZE(args), 1) < 0) {
+        return NULL;
+    }
+    PyObject *self = type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    of(self)->state = py_state_of_type(type);
+    if (create(of(self), PyTuple_GET_ITEM(args, 0)) < 0) {
+        Py_CLEAR(self);
+    }
+    return self;
+}
+
+static void
+producer_dealloc(PyObject *obj)
+{
+    py_producer *self = of(obj);
+    PyTypeObject *type = Py_TYPE(obj);
+    pc_producer *producer = self->producer;
+    if (producer != NULL) {
+        Py_BEGIN_ALLOW_THREADS
+        producer->ops->destroy(producer);
+        Py_END_ALLOW_THREADS
+    }
+    while (self->spare != NULL) {
+        py_scratch *next = self->spare->next;
+        py_scratch_free(self->spare);
+        self->spare = next;
+    }
+    Py_CLEAR(self->hubs);
+    type->tp_free(obj);
+    Py_DECREF(type);
+}
+
+/* The first line of each method. */
+static int
+begin(py_producer *self, const char *function, Py_ssize_t nargs, Py_ssize_t wanted)
+{
+    if (self->closed) {
+        pc_err err;
+        pc_fail(&err, PC_ESTATE, "%s(): the producer is closed; make a new one", function);
+        py_raise(self->state, &err);
+        return -1;
+    }
+    return py_arity(function, nargs, wanted);
+}
+
+static PyObject *
+finish(py_producer *self, int rc, const pc_err *err)
+{
+    return rc < 0 ? py_raise(self->state, err) : Py_NewRef(Py_None);
+}
+
+static py_scratch *
+take_scratch(py_producer *self)
+{
+    py_scratch *scratch = self->spare;
+    if (scratch == NULL) {
+        scratch = py_scratch_new();
+        if (scratch == NULL) {
+            PyErr_NoMemory();
+        }
+        return scratch;
+    }
+    self->spare = scratch->next;
+    self->spares--;
+    return scratch;
+}
+
+static void
+give_back(py_producer *self, py_scratch *scratch)
+{
+    if (self->spares == SPARE_MAX) {
+        py_scratch_free(scratch);
+        return;
+    }
+    scratch->next = self->spare;
+    self->spare = scratch;
+    self->spares++;
+}
+
+/* ------------------------------------------------------------------ publishing */
+
+static int
+publish(py_producer *self, const pc_message *message, bool mandatory, pc_wall due, bool has_due,
+        pc_mono deadline)
+{
+    pc_producer *producer = self->producer;
+    pc_err err;
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = producer->ops->publish(producer, message, mandatory, due, has_due, deadline, &err);
+    Py_END_ALLOW_THREADS
+    if (rc < 0) {
+        py_raise(self->state, &err);
+    }
+    return rc;
+}
+
+static PyObject *
+send_with(py_producer *self, PyObject *const *args, py_scratch *scratch)
+{
+    py_order order;
+    pc_mono deadline;
+    if (py_order_make(&order, self->state, self->producer->ops->headers_kind, args, scratch) < 0
+        || py_deadline(args[PY_SEND_TIMEOUT], self->publish_timeout, &deadline) < 0
+        || publish(self, &order.message, false, order.due, order.has_due, deadline) < 0) {
+        return NULL;
+    }
+    if (args[PY_SEND_TASK_ID] != Py_None) {
+        return Py_NewRef(args[PY_SEND_TASK_ID]);
+    }
+    return PyUnicode_FromStringAndSize(order.id, PC_UUID_LEN);
+}
+
+static PyObject *
+producer_send(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
+{
+    py_producer *self = of(obj);
+    if (begin(self, "send", nargs, PY_SEND_COUNT) < 0) {
+        return NULL;
+    }
+    py_scratch *scratch = take_scratch(self);
+    if (scratch == NULL) {
+        return NULL;
+    }
+    PyObject *id = send_with(self, args, scratch);
+    give_back(self, scratch);
+    return id;
+}
+
+enum { EXCHANGE, ROUTING_KEY, BODY, HEADERS, PROPERTIES, MANDATORY, DUE, TIMEOUT, PUBLISH_COUNT };
+
+typedef struct delivery {
+    pc_message message;
+    Py_buffer body;
+    py_texts texts;
+    pc_buf headers;
+    bool mandatory;
+    bool has_due;
+    pc_wall due;
+    pc_mono deadline;
+} delivery;
+
+static int
+read_due(PyObject *obj, delivery *out)
+{
+    double seconds;
+    if (py_real_or_none(obj, &seconds) < 0) {
+        return -1;
+    }
+    out->has_due = obj != Py_None;
+    if (out->has_due && !(seconds > -1e12 && seconds < 1e12)) {
+        PyErr_SetString(PyExc_ValueError, "due is no moment");
+        return -1;
+    }
+    out->due.us = out->has_due ? (int64_t)(seconds * (double)PC_US_PER_SEC) : 0;
+    return 0;
+}
+
+static int
+read_delivery(py_producer *self, PyObject *const *args, delivery *out)
+{
+    pc_headers_kind kind = self->producer->ops->headers_kind;
+    pc_message *message = &out->message;
+    if (py_text(args[EXCHANGE], "exchange", &message->exchange) < 0
+        || py_text(args[ROUTING_KEY], "routing_key", &message->routing_key) < 0
+        || py_bytes(args[BODY], &out->body, &message->body) < 0
+        || py_properties_fill(self->state, args[PROPERTIES], message, &out->texts) < 0
+        || py_dict_pack(self->state, args[HEADERS], kind, &out->headers, &message->headers)
+               < 0) {
+        return -1;
+    }
+    message->headers_kind = kind;
+    if (py_flag(args[MANDATORY], &out->mandatory) < 0 || read_due(args[DUE], out) < 0) {
+        return -1;
+    }
+    return py_deadline(args[TIMEOUT], self->publish_timeout, &out->deadline);
+}
+
+static PyObject *
+producer_publish(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
+{
+    py_producer *self = of(obj);
+    delivery it = {.texts = {{NULL}}};
+    int rc = -1;
+    if (begin(self, "publish", nargs, PUBLISH_COUNT) < 0) {
+        return NULL;
+    }
+    pc_message_init(&it.message);
+    pc_buf_init(&it.headers);
+    if (read_delivery(self, args, &it) == 0) {
+        rc = publish(self, &it.message, it.mandatory, it.due, it.has_due, it.deadline);
+    }
+    py_texts_drop(&it.texts);
+    py_bytes_done(&it.body);
+    pc_buf_fini(&it.headers);
+    return rc < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+/* ------------------------------------------------------------------ the connection */
+
+static PyObject *
+producer_connect(PyObject *obj, PyObject *timeout)
+{
+    py_producer *self = of(obj);
+    pc_producer *producer = self->producer;
+    pc_mono deadline;
+    pc_err err;
+    int rc;
+    if (begin(self, "connect", 1, 1) < 0
+        || py_deadline(timeout, self->connect_timeout, &deadline) < 0) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    rc = producer->ops->connect(producer, deadline, &err);
+    Py_END_ALLOW_THREADS
+    return finish(self, rc, &err);
+}
+
+static PyObject *
+producer_flush(PyObject *obj, PyObject *timeout)
+{
+    py_producer *self = of(obj);
+    pc_producer *producer = self->producer;
+    pc_mono deadline;
+    pc_err err;
+    int rc;
+    if (begin(self, "flush", 1, 1) < 0
+        || py_deadline(timeout, self->publish_timeout, &deadline) < 0) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    rc = producer->ops->flush(producer, deadline, &err);
+    Py_END_ALLOW_THREADS
+    return finish(self, rc, &err);
+}
+
+static PyObject *
+producer_unconfirmed(PyObject *obj, PyObject *ignored)
+{
+    py_producer *self = of(obj);
+    (void)ignored;
+    return self->closed ? PyLong_FromLong(0)
+                        : PyLong_FromSize_t(self->producer->ops->unconfirmed(self->producer));
+}
+
+static PyObject *
+producer_close(PyObject *obj, PyObject *timeout)
+{
+    py_producer *self = of(obj);
+    pc_producer *producer = self->producer;
+    pc_mono deadline;
+    pc_err err;
+    int rc;
+    if (py_deadline(timeout, self->publish_timeout, &deadline) < 0) {
+        return NULL;
+    }
+    if (self->closed) {
+        return Py_NewRef(Py_None);
+    }
+    self->closed = true;
+    Py_BEGIN_ALLOW_THREADS
+    rc = producer->ops->close(producer, deadline, &err);
+    Py_END_ALLOW_THREADS
+    return finish(self, rc, &err);
+}
+
+static PyObject *
+producer_abandon(PyObject *obj, PyObject *ignored)
+{
+    py_producer *self = of(obj);
+    (void)ignored;
+    if (!self->closed) {
+        self->closed = true;
+        self->producer->ops->abandon(self->producer);
+    }
+    return Py_NewRef(Py_None);
+}
+
+/* ------------------------------------------------------------------ queues */
+
+static PyObject *
+producer_declare(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
+{
+    py_producer *self = of(obj);
+    pc_producer *producer = self->producer;
+    py_config config;
+    pc_queue queue;
+    pc_mono deadline;
+    pc_err err;
+    PyObject *done = NULL;
+    if (begin(self, "declare", nargs, 2) < 0
+        || py_deadline(args[1], self->publish_timeout, &deadline) < 0) {
+        return NULL;
+    }
+    py_config_init(&config, self->state);
+    if (py_config_queue(&config, args[0], &queue) == 0) {
+        int rc;
+        Py_BEGIN_ALLOW_THREADS
+        rc = producer->ops->declare(producer, &queue, deadline, &err);
+        Py_END_ALLOW_THREADS
+        done = finish(self, rc, &err);
+    }
+    py_config_fini(&config);
+    return done;
+}
+
+/* What the methods (queue, timeout) have in common. */
+static int
+begin_queue(py_producer *self, const char *function, PyObject *const *args, Py_ssize_t nargs,
+            const char **queue, pc_mono *deadline)
+{
+    if (begin(self, function, nargs, 2) < 0 || py_cstring(args[0], "queue", queue) < 0) {
+        return -1;
+    }
+    return py_deadline(args[1], self->publish_timeout, deadline);
+}
+
+static PyObject *
+producer_size(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
+{
+    py_producer *self = of(obj);
+    pc_producer *producer = self->producer;
+    const char *queue;
+    uint64_t messages = 0;
+    uint64_t consumers = 0;
+    pc_mono deadline;
+    pc_err err;
+    int rc;
+    if (begin_queue(self, "size", args, nargs, &queue, &deadline) < 0) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    rc = producer->ops->size(producer, queue, &messages, &consumers, deadline, &err);
+    Py_END_ALLOW_THREADS
+    if (rc < 0) {
+        return py_raise(self->state, &err);
+    }
+    return Py_BuildValue("KK", (unsigned long long)messages, (unsigned long long)consumers);
+}
+
+static PyObject *
+producer_purge(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
+{
+    py_producer *self = of(obj);
+    pc_producer *producer = self->producer;
+    const char *queue;
+    uint64_t messages = 0;
+    pc_mono deadline;
+    pc_err err;
+    int rc;
+    if (begin_queue(self, "purge", args, nargs, &queue, &deadline) < 0) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    rc = producer->ops->purge(producer, queue, &messages, deadline, &err);
+    Py_END_ALLOW_THREADS
+    return rc < 0 ? py_raise(self->state, &err) : PyLong_FromUnsignedLongLong(messages);
+}
+
+static PyObject *
+producer_remove(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
+{
+    py_producer *self = of(obj);
+    pc_producer *producer = self->producer;
+    const char *queue;
+    pc_mono deadline;
+    pc_err err;
+    int rc;
+    if (begin_queue(self, "remove", args, nargs, &queue, &deadline) < 0) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    rc = producer->ops->remove(producer, queue, deadline, &err);
+    Py_END_ALLOW_THREADS
+    return finish(self, rc, &err);
+}
+
+/* (body, headers, properties, delivery_info) */
+static PyObject *
+make_parts(py_state *state, const pc_message *message)
+{
+    pc_slice bytes = message->body;
+    PyObject *body = PyBytes_FromStringAndSize(bytes.ptr, (Py_ssize_t)bytes.len);
+    PyObject *headers = body == NULL ? NULL : py_headers_to_dict(state, message);
+    PyObject *properties = headers == NULL ? NULL : py_properties(state, message);
+    PyObject *info = properties == NULL ? NULL : py_delivery_info(state, message);
+    PyObject *parts =
+        info == NULL ? NULL : PyTuple_Pack(4, body, headers, properties, info);
+    Py_XDECREF(body);
+    Py_XDECREF(headers);
+    Py_XDECREF(properties);
+    Py_XDECREF(info);
+    return parts;
+}
+
+static PyObject *
+producer_get(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
+{
+    py_producer *self = of(obj);
+    pc_producer *producer = self->producer;
+    const char *queue;
+    bool found = false;
+    pc_message message;
+    pc_buf memory;
+    pc_mono deadline;
+    pc_err err;
+    PyObject *parts = NULL;
+    int rc;
+    if (begin_queue(self, "get", args, nargs, &queue, &deadline) < 0) {
+        return NULL;
+    }
+    pc_buf_init(&memory);
+    Py_BEGIN_ALLOW_THREADS
+    rc = producer->ops->get(producer, queue, &found, &message, &memory, deadline, &err);
+    Py_END_ALLOW_THREADS
+    if (rc < 0) {
+        py_raise(self->state, &err);
+    } else {
+        parts = found ? make_parts(self->state, &message) : Py_NewRef(Py_None);
+    }
+    pc_buf_fini(&memory);
+    return parts;
+}
+
+#define FAST(name, doc) \
+    {#name, (PyCFunction)(void (*)(void))producer_##name, METH_FASTCALL, doc}
+
+static PyMethodDef methods[] = {
+    FAST(send, "Sends a task; returns its id."),
+    FAST(publish, "Publishes one message."),
+    {"connect", producer_connect, METH_O, "Connects, if not connected."},
+    {"flush", producer_flush, METH_O, "Waits until everything is confirmed."},
+    {"unconfirmed", producer_unconfirmed, METH_NOARGS, "Messages not yet confirmed."},
+    FAST(declare, "Declares a queue, its exchange and binding."),
+    FAST(size, "(messages ready, consumers) of a queue."),
+    FAST(purge, "Deletes the messages of a queue; returns how many."),
+    FAST(remove, "Deletes a queue."),
+    FAST(get, "Takes one message, or None."),
+    {"close", producer_close, METH_O, "Flushes and closes."},
+    {"abandon", producer_abandon, METH_NOARGS, "In a forked child: forgets the connection."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_new, producer_new},
+    {Py_tp_dealloc, producer_dealloc},
+    {Py_tp_methods, methods},
+    {Py_tp_doc, "Thread-safe publisher on one connection."},
+    {0, NULL},
+};
+
+static PyType_Spec spec = {
+    .name = "pyceleryc._core.Producer",
+    .basicsize = sizeof(py_producer),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = slots,
+};
+
+/* amqps is amqp with `ssl`. */
+static int
+add_schemes(PyObject *module)
+{
+    static const char *const names[] = {"amqp", "amqps", "sqlite", "memory"};
+    PyObject *schemes = PyFrozenSet_New(NULL);
+    int rc = schemes == NULL ? -1 : 0;
+    for (size_t i = 0; rc == 0 && i < sizeof names / sizeof names[0]; i++) {
+        PyObject *name = PyUnicode_FromString(names[i]);
+        rc = name == NULL ? -1 : PySet_Add(schemes, name);
+        Py_XDECREF(name);
+    }
+    if (rc == 0) {
+        rc = PyModule_AddObjectRef(module, "SCHEMES", schemes);
+    }
+    Py_XDECREF(schemes);
+    return rc;
+}
+
+int
+py_producer_setup(PyObject *module)
+{
+    if (add_schemes(module) < 0) {
+        return -1;
+    }
+    return py_type_add(module, &spec, &py_state_of(module)->producer_type, true);
+}

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "io/amqp_window.h"
+
+#include "base/mem.h"
+#include "io/amqp_conn.h"
+#include "io/amqp_frame.h"
+
+#define MIN_ITEMS 64u
+#define KEEP_BYTES (1024u * 1024)
+
+void
+pc_amqp_window_init(pc_amqp_window *window,
+                    void (*settled)(void *ctx, void *cookie, const pc_err *why), void *ctx)
+{
+    *window = (pc_amqp_window){.settled = settled, .ctx = ctx};
+    pc_buf_init(&window->frames);
+    (void)pc_amqp_window_restart(window, NULL);
+}
+
+void
+pc_amqp_window_fini(pc_amqp_window *window)
+{
+    pc_buf_fini(&window->frames);
+    pc_free(window->items);
+    *window = (pc_amqp_window){0};
+}
+
+static pc_amqp_window_item *
+item_at(const pc_amqp_window *window, uint64_t number)
+{
+    return &window->items[number & (window->cap - 1)];
+}
+
+static int
+grow(pc_amqp_window *window, pc_err *err)
+{
+    size_t cap = window->cap == 0 ? MIN_ITEMS : window->cap * 2;
+    pc_amqp_window_item *items = pc_alloc(cap * sizeof *items);
+    if (items == NULL) {
+        return pc_fail_nomem(err);
+    }
+    for (uint64_t n = window->first; n < window->end; n++) {
+        items[n & (cap - 1)] = *item_at(window, n);
+    }
+    pc_free(window->items);
+    window->items = items;
+    window->cap = cap;
+    return 0;
+}
+
+static int
+make_room(pc_amqp_window *window, pc_err *err)
+{
+    return window->end - window->first < window->cap ? 0 : grow(window, err);
+}
+
+static pc_slice
+frames_of(const pc_amqp_window *window, const pc_amqp_window_item *item)
+{
+    return pc_slice_of(pc_buf_ptr(&window->frames) + (item->at - window->frames_at), item->len);
+}
+
+/* The frames of a new item are the last `len` bytes. */
+static void
+add(pc_amqp_window *window, size_t len, void *cookie)
+{
+    uint64_t at = window->frames_at + pc_buf_len(&window->frames) - len;
+    *item_at(window, window->end++) = (pc_amqp_window_item){at, len, cookie};
+}
+
+int
+pc_amqp_window_put(pc_amqp_window *window, const pc_message *message, bool mandatory,
+                   uint32_t frame_max, void *cookie, pc_err *err)
+{
+    size_t before = pc_buf_len(&window->frames);
+    if (make_room(window, err) < 0
+        || pc_amqp_write_message(&window->frames, PC_AMQP_CHANNEL, message, mandatory, frame_max, err)
+               < 0) {
+        return -1;
+    }
+    size_t len = pc_buf_len(&window->frames) - before;
+    add(window, len, cookie);
+    window->open++;
+    window->open_bytes += len;
+    return 0;
+}
+
+int
+pc_amqp_window_send(pc_amqp_window *window, pc_buf *out, size_t high, uint32_t frame_max, pc_err *err)
+{
+    while (window->unsent < window->end && pc_buf_len(out) < high) {
+        const pc_amqp_window_item *item = item_at(window, window->unsent);
+        if (window->unsent < window->careful && pc_amqp_window_under_way(window) > 0) {
+            break;
+        }
+        if (pc_amqp_write_again(out, frames_of(window, item), frame_max, err) < 0) {
+            return -1;
+        }
+        window->unsent++;
+    }
+    return 0;
+}
+
+/* Settled items leave when nothing older is open; so do their bytes. */
+static void
+let_go(pc_amqp_window *window)
+{
+    while (window->first < window->unsent && item_at(window, window->first)->len == 0) {
+        window->first++;
+    }
+    uint64_t keep = window->first < window->end ? item_at(window, window->first)->at
+                                                : window->frames_at + pc_buf_len(&window->frames);
+    pc_buf_consume(&window->frames, (size_t)(keep - window->frames_at));
+    window->frames_at = keep;
+    if (pc_buf_len(&window->frames) == 0) {
+        pc_buf_reset(&window->frames, KEEP_BYTES);
+    }
+}
+
+static void
+settle(pc_amqp_window *window, pc_amqp_window_item *item, const pc_err *why)
+{
+    window->open--;
+    window->open_bytes -= item->len;
+    item->len = 0;
+    window->settled(window->ctx, item->cookie, why);
+}
+
+void
+pc_amqp_window_ack(pc_amqp_window *window, uint64_t tag, bool multiple)
+{
+    uint64_t last = tag + window->shift;
+    // multiple with tag 0 means all
+    if (multiple && (tag == 0 || last >= window->unsent)) {
+        last = window->unsent - 1;
+    }
+    for (uint64_t n = multiple ? window->first : last; n <= last && n < window->unsent; n++) {
+        if (n >= window->first && item_at(window, n)->len > 0) {
+            settle(window, item_at(window, n), NULL);
+        }
+    }
+    let_go(window);
+}
+
+/* A copy at the end takes the item's place. */
+static int
+move_back(pc_amqp_window *window, uint64_t number, pc_err *err)
+{
+    if (make_room(window, err) < 0) {
+        return -1;
+    }
+    pc_amqp_window_item item = *item_at(window, number);
+    if (pc_buf_reserve(&window->frames, item.len, err) == NULL
+        || pc_buf_put_slice(&window->frames, frames_of(window, &item), err) < 0) {
+        return -1;
+    }
+    add(window, item.len, item.cookie);
+    item_at(window, number)->len = 0;
+    return 0;
+}
+
+int
+pc_amqp_window_nack(pc_amqp_window *window, uint64_t tag, bool multiple, pc_err *err)
+{
+    uint64_t last = tag + window->shift;
+    uint64_t sent = window->unsent;
+    if (multiple && (tag == 0 || last >= sent)) {
+        last = sent - 1;
+    }
+    for (uint64_t n = multiple ? window->first : last; n <= last && n < sent; n++) {
+        if (n >= window->first && item_at(window, n)->len > 0
+            && move_back(window, n, err) < 0) {
+            return -1;
+        }
+    }
+    let_go(window);
+    return 0;
+}
+
+/* Squeezes settled items out, so that numbers and delivery tags run in parallel again. */
+static void
+squeeze(pc_amqp_window *window)
+{
+    uint64_t to = window->first;
+    for (uint64_t n = window->first; n < window->end; n++) {
+        if (item_at(window, n)->len > 0) {
+            *item_at(window, to++) = *item_at(window, n);
+        }
+    }
+    window->end = to;
+}
+
+bool
+pc_amqp_window_restart(pc_amqp_window *window, const pc_err *refusal)
+{
+    size_t under_way = pc_amqp_window_under_way(window);
+    bool found = refusal != NULL && under_way == 1;
+    for (uint64_t n = window->first; found && n < window->unsent; n++) {
+        if (item_at(window, n)->len > 0) {
+            settle(window, item_at(window, n), refusal);
+        }
+    }
+    squeeze(window);
+    window->careful = refusal != NULL && !found ? window->first + under_way : 0;
+    window->unsent = window->first;
+    window->shift = window->first - 1;
+    let_go(window);
+    return found;
+}
+
+void
+pc_amqp_window_cancel(pc_amqp_window *window, const void *cookie)
+{
+    uint64_t n = window->first;
+    while (n < window->end && (item_at(window, n)->len == 0 || item_at(window, n)->cookie != cookie)) {
+        n++;
+    }
+    if (n == window->end) {
+        return;
+    }
+    window->open--;
+    window->open_bytes -= item_at(window, n)->len;
+    item_at(window, n)->len = 0;
+    if (n >= window->unsent) {  // among the unsent there are no gaps
+        for (; n + 1 < window->end; n++) {
+            *item_at(window, n) = *item_at(window, n + 1);
+        }
+        window->end--;
+    }
+    let_go(window);
+}
+
+void
+pc_amqp_window_drop(pc_amqp_window *window, const pc_err *why)
+{
+    window->unsent = window->end;
+    for (uint64_t n = window->first; n < window->end; n++) {
+        if (item_at(window, n)->len > 0) {
+            settle(window, item_at(window, n), why);
+        }
+    }
+    let_go(window);
+}
+
+size_t
+pc_amqp_window_under_way(const pc_amqp_window *window)
+{
+    return window->open - (size_t)(window->end - window->unsent);
+}
+
+bool
+pc_amqp_window_has_unsent(const pc_amqp_window *window)
+{
+    return window->unsent < window->end;
+}

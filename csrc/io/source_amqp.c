@@ -1,0 +1,563 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Consuming from an AMQP broker. Tags of deliveries carry the number of their connection in the high 16
+ * bits, so that what is settled after a reconnect is recognised and ignored. */
+#include <stdio.h>
+
+#include "base/list.h"
+#include "base/mem.h"
+#include "io/amqp_acks.h"
+#include "io/amqp_conn.h"
+#include "io/amqp_copy.h"
+#include "io/amqp_declare.h"
+#include "io/broker.h"
+#include "wire/table.h"
+
+#define EPOCH_SHIFT 48
+#define TAG_MASK ((UINT64_C(1) << EPOCH_SHIFT) - 1)
+#define QOS_MAX 65535u
+
+typedef struct consumer {
+    pc_link link;
+    pc_queue *queue;
+    char tag[24];
+    size_t tag_len;
+    bool per_consumer_qos;  // a kind of queue that refuses global prefetch
+    bool leaving;           // cancelled by us, cancel-ok awaited
+} consumer;
+
+typedef struct source {
+    pc_source base;
+    pc_loop *loop;
+    pc_amqp_conn conn;
+    pc_amqp_acks acks;
+    pc_link consumers;
+    unsigned serial;        // for consumer tags
+    uint64_t epoch;         // of the tags, 16 bits
+    unsigned prefetch;
+    bool prefetch_changed;
+    bool no_global_qos;     // the server refused it once
+    bool paused;
+    bool is_up;
+    unsigned awaited;       // replies until up()
+    pc_defer flush;
+} source;
+
+static source *
+of(pc_source *base)
+{
+    return (source *)(void *)base;
+}
+
+/* ---- consumers ---- */
+
+typedef struct kind_finder {
+    pc_slice key;
+    int depth;
+    bool found;
+} kind_finder;
+
+static int
+kind_enter(void *ctx)
+{
+    ((kind_finder *)ctx)->depth++;
+    return 0;
+}
+
+static int
+kind_leave(void *ctx)
+{
+    ((kind_finder *)ctx)->depth--;
+    return 0;
+}
+
+static int
+kind_key(void *ctx, pc_slice name)
+{
+    ((kind_finder *)ctx)->key = name;
+    return 0;
+}
+
+static int
+kind_text(void *ctx, pc_slice text)
+{
+    kind_finder *find = ctx;
+    if (find->depth == 1 && pc_slice_is(find->key, "x-queue-type")) {
+        find->found = pc_slice_is(text, "quorum") || pc_slice_is(text, "stream");
+    }
+    return 0;
+}
+
+/* Quorum queues and streams refuse consumers on a channel with global prefetch. */
+static int
+refuses_global_qos(const pc_queue *queue, bool *refuses, pc_err *err)
+{
+    static const pc_visit visit = {
+        .string = kind_text,
+        .key = kind_key,
+        .map_start = kind_enter,
+        .map_end = kind_leave,
+        .array_start = kind_enter,
+        .array_end = kind_leave,
+    };
+    kind_finder find = {0};
+    if (pc_table_visit(queue->queue_arguments, &visit, &find, err) < 0) {
+        return -1;
+    }
+    *refuses = find.found;
+    return 0;
+}
+
+static void
+free_consumer(consumer *c)
+{
+    if (c != NULL) {
+        pc_link_remove(&c->link);
+        pc_free(c->queue);
+        pc_free(c);
+    }
+}
+
+static consumer *
+new_consumer(source *src, const pc_queue *queue, pc_err *err)
+{
+    consumer *c = pc_zalloc(sizeof *c);
+    if (c == NULL) {
+        pc_fail_nomem(err);
+        return NULL;
+    }
+    pc_link_init(&c->link);
+    c->queue = pc_amqp_copy_queue(queue, err);
+    if (c->queue == NULL || refuses_global_qos(queue, &c->per_consumer_qos, err) < 0) {
+        free_consumer(c);
+        return NULL;
+    }
+    c->tag_len = (size_t)snprintf(c->tag, sizeof c->tag, "pc%u", ++src->serial);
+    return c;
+}
+
+static consumer *
+find_by_tag(const source *src, pc_slice tag)
+{
+    for (pc_link *at = src->consumers.next; at != &src->consumers; at = at->next) {
+        consumer *c = PC_CONTAINER_OF(at, consumer, link);
+        if (c->tag_len == tag.len && memcmp(c->tag, tag.ptr, tag.len) == 0) {
+            return c;
+        }
+    }
+    return NULL;
+}
+
+static consumer *
+find_by_name(const source *src, const char *name)
+{
+    for (pc_link *at = src->consumers.next; at != &src->consumers; at = at->next) {
+        consumer *c = PC_CONTAINER_OF(at, consumer, link);
+        if (!c->leaving && strcmp(c->queue->name, name) == 0) {
+            return c;
+        }
+    }
+    return NULL;
+}
+
+/* ---- connection ---- */
+
+static void
+free_leaving(source *src)
+{
+    pc_link *next = NULL;
+    for (pc_link *at = src->consumers.next; at != &src->consumers; at = next) {
+        consumer *c = PC_CONTAINER_OF(at, consumer, link);
+        next = at->next;
+        if (c->leaving) {
+            free_consumer(c);
+        }
+    }
+}
+
+static void
+lose(source *src, const pc_err *why)
+{
+    free_leaving(src);
+    src->is_up = false;
+    src->awaited = 0;
+    pc_loop_undefer(src->loop, &src->flush);
+    src->base.hooks.down(src->base.hooks.ctx, why);
+}
+
+/* Only from the loop's callbacks. */
+static void
+give_up(source *src, const pc_err *why)
+{
+    pc_amqp_conn_quit(&src->conn);
+    lose(src, why);
+}
+
+static void
+on_set_up(void *ctx, const pc_amqp_method *reply, const pc_message *message)
+{
+    source *src = ctx;
+    (void)reply;
+    (void)message;
+    if (src->awaited > 0 && --src->awaited == 0 && !src->is_up) {
+        src->is_up = true;
+        src->base.hooks.up(src->base.hooks.ctx);
+    }
+}
+
+static int
+write_qos(source *src, pc_err *err)
+{
+    unsigned count = src->prefetch > QOS_MAX ? QOS_MAX : src->prefetch;
+    src->prefetch_changed = false;
+    if (pc_amqp_write_qos(&src->conn.stream.out, PC_AMQP_CHANNEL, (uint16_t)count,
+                          src->base.global_qos, err) < 0
+        || pc_amqp_conn_want(&src->conn, PC_AMQP_QOS_OK, on_set_up, src, err) < 0) {
+        return -1;
+    }
+    src->awaited++;
+    return 0;
+}
+
+static int
+write_consumer(source *src, consumer *c, pc_err *err)
+{
+    unsigned declared = 0;
+    if (pc_amqp_declare(&src->conn, c->queue, on_set_up, src, &declared, err) < 0
+        || pc_amqp_write_consume(&src->conn.stream.out, PC_AMQP_CHANNEL,
+                                 pc_slice_str(c->queue->name), pc_slice_of(c->tag, c->tag_len),
+                                 c->queue->no_ack, c->queue->consumer_arguments, err) < 0
+        || pc_amqp_conn_want(&src->conn, PC_AMQP_CONSUME_OK, on_set_up, src, err) < 0) {
+        return -1;
+    }
+    src->awaited += declared + 1;
+    pc_stream_flush(&src->conn.stream);
+    return 0;
+}
+
+static bool
+may_use_global_qos(const source *src)
+{
+    bool may = pc_amqp_server_global_qos(&src->conn.server) && !src->no_global_qos;
+    for (pc_link *at = src->consumers.next; may && at != &src->consumers; at = at->next) {
+        may = !PC_CONTAINER_OF(at, consumer, link)->per_consumer_qos;
+    }
+    return may;
+}
+
+static int
+set_up(source *src, pc_err *err)
+{
+    src->awaited = 0;
+    if (write_qos(src, err) < 0) {
+        return -1;
+    }
+    for (pc_link *at = src->consumers.next; !src->paused && at != &src->consumers; at = at->next) {
+        if (write_consumer(src, PC_CONTAINER_OF(at, consumer, link), err) < 0) {
+            return -1;
+        }
+    }
+    pc_stream_flush(&src->conn.stream);
+    return 0;
+}
+
+static void
+on_ready(void *ctx)
+{
+    source *src = ctx;
+    pc_err err = {0};
+    src->epoch = src->epoch % 0xFFFF + 1;
+    pc_amqp_acks_reset(&src->acks);
+    src->base.version_major = src->conn.server.version_major;
+    src->base.global_qos = may_use_global_qos(src);
+    if (set_up(src, &err) < 0) {
+        give_up(src, &err);
+    }
+}
+
+static void
+on_refused(void *ctx, uint32_t culprit, const pc_err *why)
+{
+    (void)culprit;
+    give_up(ctx, why);
+}
+
+/* A queue that is of a quorum kind by policy or default: next time without global prefetch. */
+static void
+on_down(void *ctx, const pc_err *why)
+{
+    source *src = ctx;
+    if (strstr(why->msg, "global qos") != NULL) {
+        src->no_global_qos = true;
+    }
+    lose(src, why);
+}
+
+/* ---- deliveries ---- */
+
+static void
+on_message(void *ctx, const pc_message *message, pc_slice consumer_tag)
+{
+    source *src = ctx;
+    pc_err err = {0};
+    const consumer *c = find_by_tag(src, consumer_tag);
+    bool no_ack = c == NULL || c->queue->no_ack;
+    if (pc_amqp_acks_deliver(&src->acks, message->tag, no_ack, &err) < 0) {
+        give_up(src, &err);
+        return;
+    }
+    if (c == NULL) {
+        return;  // of no consumer of ours
+    }
+    if ((src->paused || c->leaving) && !no_ack) {  // was under way when the consumer went: back with it
+        if (pc_amqp_acks_settle(&src->acks, message->tag, PC_REQUEUE, &src->conn.stream.out, &err) < 0) {
+            give_up(src, &err);
+            return;
+        }
+        pc_loop_defer(src->loop, &src->flush);
+        return;
+    }
+    pc_message lent = *message;
+    lent.tag |= src->epoch << EPOCH_SHIFT;
+    src->base.hooks.message(src->base.hooks.ctx, &lent);
+}
+
+static void
+on_cancelled(void *ctx, pc_slice consumer_tag)
+{
+    source *src = ctx;
+    consumer *c = find_by_tag(src, consumer_tag);
+    if (c != NULL) {
+        pc_link_remove(&c->link);  // the hook may add the same queue again
+        src->base.hooks.cancelled(src->base.hooks.ctx, c->queue->name);
+        free_consumer(c);
+    }
+}
+
+static int
+write_pending(source *src, pc_err *err)
+{
+    if (src->prefetch_changed && write_qos(src, err) < 0) {
+        return -1;
+    }
+    return pc_amqp_acks_write(&src->acks, &src->conn.stream.out, err);
+}
+
+static void
+on_flush(void *ctx)
+{
+    source *src = ctx;
+    pc_err err = {0};
+    if (!pc_amqp_conn_is_ready(&src->conn)) {
+        return;
+    }
+    if (write_pending(src, &err) < 0) {
+        give_up(src, &err);
+        return;
+    }
+    pc_stream_flush(&src->conn.stream);
+}
+
+static int
+settle(pc_source *base, uint64_t tag, pc_settle how, pc_err *err)
+{
+    source *src = of(base);
+    if (tag >> EPOCH_SHIFT != src->epoch || !pc_amqp_conn_is_ready(&src->conn)) {
+        return 0;
+    }
+    if (pc_amqp_acks_settle(&src->acks, tag & TAG_MASK, how, &src->conn.stream.out, err) < 0) {
+        return -1;
+    }
+    pc_loop_defer(src->loop, &src->flush);
+    return 0;
+}
+
+/* ---- for the owner ---- */
+
+static void destroy(pc_source *base);
+
+static pc_source *
+create(const pc_broker_config *config, pc_loop *loop, const pc_source_hooks *hooks, const pc_log *log,
+       pc_err *err)
+{
+    source *src = pc_zalloc(sizeof *src);
+    if (src == NULL) {
+        pc_fail_nomem(err);
+        return NULL;
+    }
+    src->base = (pc_source){.ops = &pc_source_amqp, .hooks = *hooks, .log = log};
+    src->loop = loop;
+    pc_link_init(&src->consumers);
+    pc_amqp_acks_init(&src->acks);
+    pc_defer_init(&src->flush, on_flush, src);
+    pc_amqp_hooks mine = {
+        .ready = on_ready,
+        .refused = on_refused,
+        .down = on_down,
+        .message = on_message,
+        .cancelled = on_cancelled,
+        .ctx = src,
+    };
+    if (pc_amqp_conn_init(&src->conn, loop, config, &mine, log, err) < 0) {
+        destroy(&src->base);
+        return NULL;
+    }
+    return &src->base;
+}
+
+static int
+connect_source(pc_source *base, pc_err *err)
+{
+    return pc_amqp_conn_open(&of(base)->conn, err);
+}
+
+static int
+add_queue(pc_source *base, const pc_queue *queue, pc_err *err)
+{
+    source *src = of(base);
+    if (find_by_name(src, queue->name) != NULL) {
+        return 0;
+    }
+    consumer *c = new_consumer(src, queue, err);
+    if (c == NULL) {
+        return -1;
+    }
+    if (pc_amqp_conn_is_ready(&src->conn) && !src->paused && write_consumer(src, c, err) < 0) {
+        free_consumer(c);
+        return -1;
+    }
+    pc_list_put_back(&src->consumers, &c->link);
+    return 0;
+}
+
+static void
+on_cancel_ok(void *ctx, const pc_amqp_method *reply, const pc_message *message)
+{
+    consumer *c = find_by_tag(ctx, reply->consumer_tag);
+    (void)message;
+    if (c != NULL && c->leaving) {
+        free_consumer(c);
+    }
+}
+
+static int
+write_cancel(source *src, const consumer *c, pc_err *err)
+{
+    if (!pc_amqp_conn_is_ready(&src->conn)) {
+        return 0;
+    }
+    if (pc_amqp_write_cancel(&src->conn.stream.out, PC_AMQP_CHANNEL, pc_slice_of(c->tag, c->tag_len), err)
+            < 0
+        || pc_amqp_conn_want(&src->conn, PC_AMQP_CANCEL_OK, on_cancel_ok, src, err) < 0) {
+        return -1;
+    }
+    pc_stream_flush(&src->conn.stream);
+    return 0;
+}
+
+static int
+drop_queue(pc_source *base, const char *name, pc_err *err)
+{
+    source *src = of(base);
+    consumer *c = find_by_name(src, name);
+    if (c == NULL) {
+        return pc_fail(err, PC_ENOTFOUND, "queue %s is not being consumed", name);
+    }
+    if (!src->paused && write_cancel(src, c, err) < 0) {
+        return -1;
+    }
+    c->leaving = true;  // deliveries may be under way
+    if (src->paused || !pc_amqp_conn_is_ready(&src->conn)) {
+        free_consumer(c);
+    }
+    return 0;
+}
+
+static int
+prefetch(pc_source *base, unsigned count, pc_err *err)
+{
+    source *src = of(base);
+    (void)err;
+    if (count != src->prefetch) {
+        src->prefetch = count;
+        src->prefetch_changed = true;
+        pc_loop_defer(src->loop, &src->flush);
+    }
+    return 0;
+}
+
+static int
+pause_source(pc_source *base, pc_err *err)
+{
+    source *src = of(base);
+    if (src->paused) {
+        return 0;
+    }
+    for (pc_link *at = src->consumers.next; at != &src->consumers; at = at->next) {
+        if (write_cancel(src, PC_CONTAINER_OF(at, consumer, link), err) < 0) {
+            return -1;
+        }
+    }
+    src->paused = true;
+    return 0;
+}
+
+static int
+close_source(pc_source *base, pc_mono deadline, pc_err *err)
+{
+    source *src = of(base);
+    pc_loop_undefer(src->loop, &src->flush);
+    if (pc_amqp_conn_is_ready(&src->conn) && write_pending(src, err) < 0) {
+        pc_amqp_conn_drop(&src->conn);
+        return -1;
+    }
+    src->is_up = false;
+    pc_amqp_conn_close(&src->conn);
+    while (!pc_amqp_conn_is_closed(&src->conn) && pc_mono_now().ns < deadline.ns) {
+        if (pc_loop_step(src->loop, deadline, err) < 0) {
+            pc_amqp_conn_drop(&src->conn);
+            return -1;
+        }
+    }
+    if (!pc_amqp_conn_is_closed(&src->conn)) {
+        pc_amqp_conn_drop(&src->conn);
+        return pc_fail(err, PC_ETIMEOUT, "%s: the broker did not confirm the close in time",
+                       src->conn.name);
+    }
+    return 0;
+}
+
+static void
+abandon(pc_source *base)
+{
+    pc_amqp_conn_abandon(&of(base)->conn);
+}
+
+static void
+destroy(pc_source *base)
+{
+    if (base == NULL) {
+        return;
+    }
+    source *src = of(base);
+    pc_loop_undefer(src->loop, &src->flush);
+    while (!pc_list_empty(&src->consumers)) {
+        free_consumer(PC_CONTAINER_OF(src->consumers.next, consumer, link));
+    }
+    pc_amqp_conn_fini(&src->conn);
+    pc_amqp_acks_fini(&src->acks);
+    pc_free(src);
+}
+
+const pc_source_ops pc_source_amqp = {
+    .scheme = "amqp",
+    .create = create,
+    .connect = connect_source,
+    .add_queue = add_queue,
+    .drop_queue = drop_queue,
+    .prefetch = prefetch,
+    .settle = settle,
+    .pause = pause_source,
+    .close = close_source,
+    .abandon = abandon,
+    .destroy = destroy,
+};

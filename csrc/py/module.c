@@ -11,12 +11,15 @@
 #include "py/producer.h"
 #include "py/redis.h"
 #include "py/results.h"
+#include "py/lazy.h"
 #include "py/state.h"
+#include "py/trace.h"
+#include "py/worker.h"
 
 static int (*const setups[])(PyObject *module) = {
     py_state_setup,    py_error_setup,    py_builder_setup, py_json_setup,    py_message_setup,
     py_hub_setup,      py_template_setup, py_producer_setup, py_results_setup,
-    py_redis_setup,
+    py_redis_setup,    py_lazy_setup,     py_trace_setup,   py_job_setup,     py_worker_setup,
 };
 
 /* Another module object would set the same functions again, which changes nothing. */

@@ -167,8 +167,10 @@ publish(py_producer *self, const pc_message *message, bool mandatory, pc_wall du
     Py_END_ALLOW_THREADS
     if (rc < 0) {
         py_raise(self->state, &err);
+        return -1;
     }
-    return rc;
+    self->state->published++;
+    return 0;
 }
 
 static PyObject *

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Methods of Worker that register things and ask for them. */
+#ifndef PC_PY_CONTROL_H
+#define PC_PY_CONTROL_H
+
+#include "py/worker.h"
+
+/* -1 with an exception when the worker is closed. */
+int py_worker_check_open(py_worker *self);
+
+PyObject *py_worker_task(py_worker *self, PyObject *args);
+PyObject *py_worker_add_queue(py_worker *self, PyObject *mapping);
+PyObject *py_worker_drop_queue(py_worker *self, PyObject *name);
+PyObject *py_worker_revoke(py_worker *self, PyObject *args);
+PyObject *py_worker_jobs(py_worker *self, PyObject *which);
+PyObject *py_worker_stats(py_worker *self, PyObject *unused);
+PyObject *py_worker_prefetch(py_worker *self, PyObject *count);
+PyObject *py_worker_resize(py_worker *self, PyObject *size);
+PyObject *py_worker_want(py_worker *self, PyObject *args);
+PyObject *py_worker_soft_due(py_worker *self, PyObject *unused);
+
+#endif

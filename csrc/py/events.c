@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The machine's door to the Python hooks (pc_worker_hooks): rare events only. Every function is
+ * entered without the GIL and takes it. */
+#include <stdarg.h>
+
+#include "py/worker.h"
+
+void
+py_worker_report(py_worker *self)
+{
+    if (self->child == NULL && !PyErr_ExceptionMatches(PyExc_Exception) && self->pending == NULL) {
+        PyObject *type, *value, *trace;
+        PyErr_Fetch(&type, &value, &trace);
+        PyErr_NormalizeException(&type, &value, &trace);
+        self->pending = value;
+        Py_XDECREF(type);
+        Py_XDECREF(trace);
+        return;
+    }
+    PyErr_WriteUnraisable(self->hooks);
+}
+
+PyObject *
+py_worker_call(py_worker *self, const char *name, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    PyObject *packed = Py_VaBuildValue(format, args);
+    va_end(args);
+    PyObject *method = packed == NULL ? NULL : PyObject_GetAttrString(self->hooks, name);
+    PyObject *result = method == NULL ? NULL : PyObject_Call(method, packed, NULL);
+    Py_XDECREF(method);
+    Py_XDECREF(packed);
+    if (result == NULL) {
+        py_worker_report(self);
+    }
+    return result;
+}
+
+static PyObject *
+text(const char *value)
+{
+    return value == NULL ? Py_NewRef(Py_None)
+                         : PyUnicode_DecodeUTF8(value, (Py_ssize_t)strlen(value), "replace");
+}
+
+/* Takes over `argument`. */
+static void
+tell(py_worker *self, const char *name, PyObject *argument)
+{
+    if (argument == NULL) {
+        py_worker_report(self);
+        return;
+    }
+    Py_XDECREF(py_worker_call(self, name, "(N)", argument));
+}
+
+static void
+ready(void *ctx)
+{
+    py_worker *self = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+
+    Py_XDECREF(py_worker_call(self, "ready", "()"));
+    PyGILState_Release(gil);
+}
+
+static void
+down(void *ctx, const pc_err *why, int attempt, double next_try)
+{
+    py_worker *self = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+
+    Py_XDECREF(py_worker_call(self, "down", "(Nsid)", text(why->msg), pc_code_name(why->code), attempt,
+                              next_try));
+    PyGILState_Release(gil);
+}
+
+static void
+tell_job(py_worker *self, const char *name, const pc_job *job)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *view = py_job_new(self->state, job);
+
+    if (view == NULL) {
+        py_worker_report(self);
+    } else {
+        Py_XDECREF(py_worker_call(self, name, "(O)", view));
+        py_job_detach(view);
+        Py_DECREF(view);
+    }
+    PyGILState_Release(gil);
+}
+
+static void
+received(void *ctx, pc_job *job)
+{
+    tell_job(ctx, "received", job);
+}
+
+static void
+accepted(void *ctx, pc_job *job)
+{
+    tell_job(ctx, "accepted", job);
+}
+
+static pc_settle
+bad(void *ctx, pc_bad why, const pc_message *message, const pc_err *err)
+{
+    static const char *const kinds[] = {"unknown_task", "no_task", "headers", "refused"};
+    py_worker *self = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *view = py_job_of_message(self->state, message);
+    PyObject *result = NULL;
+    pc_settle how = PC_REJECT;
+
+    if (view == NULL) {
+        py_worker_report(self);
+    } else {
+        result = py_worker_call(self, "bad", "(sON)", kinds[why], view, text(err->msg));
+        py_job_detach(view);
+        Py_DECREF(view);
+    }
+    if (result != NULL && PyUnicode_Check(result)) {
+        how = PyUnicode_CompareWithASCIIString(result, "ack") == 0 ? PC_ACK : PC_REJECT;
+    }
+    Py_XDECREF(result);
+    PyGILState_Release(gil);
+    return how;
+}
+
+static void
+lost(void *ctx, pc_job *job, pc_lost why, const char *how, bool requeued)
+{
+    static const char *const kinds[] = {"died", "hard_limit", "terminated"};
+    py_worker *self = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *view = py_job_new(self->state, job);
+
+    if (view == NULL) {
+        py_worker_report(self);
+    } else {
+        const char *kind = job->cancelled ? "cancelled" : kinds[why];
+        Py_XDECREF(py_worker_call(self, "lost", "(OssO)", view, kind, how, requeued ? Py_True : Py_False));
+        py_job_detach(view);
+        Py_DECREF(view);
+    }
+    PyGILState_Release(gil);
+}
+
+static void
+revoked(void *ctx, pc_job *job, pc_revoked why)
+{
+    static const char *const kinds[] = {"expired", "revoked", "terminated"};
+    py_worker *self = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *view = py_job_new(self->state, job);
+
+    if (view == NULL) {
+        py_worker_report(self);
+    } else {
+        Py_XDECREF(py_worker_call(self, "revoked", "(Os)", view, kinds[why]));
+        py_job_detach(view);
+        Py_DECREF(view);
+    }
+    PyGILState_Release(gil);
+}
+
+static void
+soft_limit(void *ctx, pc_job *job, double seconds)
+{
+    py_worker *self = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *view = py_job_new(self->state, job);
+
+    if (view == NULL) {
+        py_worker_report(self);
+    } else {
+        Py_XDECREF(py_worker_call(self, "soft_limit", "(Od)", view, seconds));
+        py_job_detach(view);
+        Py_DECREF(view);
+    }
+    PyGILState_Release(gil);
+}
+
+static void
+cancelled(void *ctx, const char *queue)
+{
+    py_worker *self = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+
+    tell(self, "cancelled", text(queue));
+    PyGILState_Release(gil);
+}
+
+static void
+store_failed(void *ctx, pc_job *job, const pc_err *why)
+{
+    py_worker *self = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *view = py_job_new(self->state, job);
+
+    if (view == NULL) {
+        py_worker_report(self);
+    } else {
+        Py_XDECREF(py_worker_call(self, "store_failed", "(ON)", view, text(why->msg)));
+        py_job_detach(view);
+        Py_DECREF(view);
+    }
+    PyGILState_Release(gil);
+}
+
+static void
+store_down(void *ctx, const pc_err *why, bool up)
+{
+    py_worker *self = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+
+    tell(self, "store_down", text(up ? NULL : why->msg));
+    PyGILState_Release(gil);
+}
+
+static void
+child(void *ctx, int index, pid_t pid, bool up, const char *how)
+{
+    py_worker *self = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+
+    Py_XDECREF(py_worker_call(self, "child", "(iiON)", index, (int)pid, up ? Py_True : Py_False, text(how)));
+    PyGILState_Release(gil);
+}
+
+void
+py_events_fill(py_worker *self, pc_worker_hooks *hooks)
+{
+    *hooks = (pc_worker_hooks){
+        .ready = ready,
+        .down = down,
+        .received = received,
+        .accepted = accepted,
+        .bad = bad,
+        .lost = lost,
+        .revoked = revoked,
+        .soft_limit = soft_limit,
+        .cancelled = cancelled,
+        .store_failed = store_failed,
+        .store_down = store_down,
+        .child = child,
+        .ctx = self,
+    };
+}

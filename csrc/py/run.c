@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "py/run.h"
+
+#include "base/clock.h"
+#include "py/error.h"
+#include "py/json.h"
+#include "py/lazy.h"
+#include "wire/result.h"
+
+static PyObject *
+context_of(const py_run *at)
+{
+    if (at->message == NULL) {
+        return Py_NewRef(at->request);
+    }
+    return py_lazy_context(at->request);
+}
+
+/* --- outcomes ---------------------------------------------------------- */
+
+/* (state, document or None, flags) as a hook returned it. */
+static int
+read_outcome(PyObject *result, pc_outcome *outcome, pc_buf *memory, py_state *state)
+{
+    int code;
+    PyObject *document;
+    unsigned flags;
+    char *data;
+    Py_ssize_t len;
+    pc_err err = {0};
+
+    if (!PyArg_ParseTuple(result, "iOI", &code, &document, &flags)) {
+        return -1;
+    }
+    if (code < 0 || code >= PC_STATE_COUNT) {
+        PyErr_Format(PyExc_ValueError, "outcome with unknown state %d", code);
+        return -1;
+    }
+    outcome->state = (pc_state)code;
+    outcome->flags = flags & ~PC_OUT_DOCUMENT;
+    if (document == Py_None) {
+        return 0;
+    }
+    if (PyBytes_AsStringAndSize(document, &data, &len) < 0) {
+        return -1;
+    }
+    pc_buf_reset(memory, 1 << 20);
+    if (pc_buf_put(memory, data, (size_t)len, &err) < 0) {
+        py_raise(state, &err);
+        return -1;
+    }
+    outcome->document = pc_buf_slice(memory);
+    outcome->flags |= PC_OUT_DOCUMENT;
+    return 0;
+}
+
+/* Takes over `result` (NULL: the hook raised). */
+int
+py_run_take_outcome(py_run *at, PyObject *result)
+{
+    if (result == NULL) {
+        return -1;
+    }
+    int rc = read_outcome(result, at->outcome, at->memory, at->self->state);
+    Py_DECREF(result);
+    return rc;
+}
+
+PyObject *
+py_run_take_exception(void)
+{
+    PyObject *type, *value, *trace;
+
+    PyErr_Fetch(&type, &value, &trace);
+    PyErr_NormalizeException(&type, &value, &trace);
+    if (trace != NULL) {
+        PyException_SetTraceback(value, trace);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(trace);
+    return value;
+}
+
+/* A hook itself failed: hooks.internal_error makes an outcome of it; if even that is not possible, a bare FAILURE. */
+static void
+internal_error(py_run *at)
+{
+    PyObject *error = py_run_take_exception();
+    PyObject *context = context_of(at);
+
+    if (context == NULL) {
+        PyErr_Clear();  // the first error is the one to report
+        context = Py_NewRef(Py_None);
+    }
+    PyObject *result = PyObject_CallMethod(at->self->hooks, "internal_error", "OOO",
+                                           at->task == NULL ? Py_None : at->task->task, context, error);
+    at->outcome->state = PC_FAILURE;
+    at->outcome->flags = 0;
+    if (py_run_take_outcome(at, result) < 0) {
+        PyErr_WriteUnraisable(at->self->hooks);
+    }
+    Py_DECREF(context);
+    Py_XSETREF(at->value, error);
+}
+
+/* --- success ----------------------------------------------------------- */
+
+static bool
+is_plain(PyObject *value)
+{
+    return value == Py_None || PyBool_Check(value) || PyLong_CheckExact(value)
+           || PyUnicode_CheckExact(value) || PyFloat_CheckExact(value) || PyList_CheckExact(value)
+           || PyDict_CheckExact(value) || PyTuple_CheckExact(value);
+}
+
+static bool
+has_links(PyObject *embed)
+{
+    static const char *const names[] = {"callbacks", "chain", "chord"};
+
+    if (embed == NULL || embed == Py_None) {
+        return false;
+    }
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        PyObject *value = PyDict_GetItemString(embed, names[i]);  // borrowed
+        if (value != NULL && value != Py_None) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int
+date_done(py_run *at, char *out, size_t size, pc_slice *text)
+{
+    if (at->self->utc) {
+        int len = pc_wall_format(pc_wall_now(), 0, out);
+        *text = pc_slice_of(out, (size_t)len);
+        return 0;
+    }
+    PyObject *iso = PyObject_CallMethod(at->self->hooks, "now_iso", NULL);
+    if (iso == NULL) {
+        return -1;
+    }
+    const char *utf8 = PyUnicode_AsUTF8(iso);
+    int rc = utf8 == NULL || strlen(utf8) >= size ? -1 : 0;
+    if (rc == 0) {
+        strcpy(out, utf8);
+        *text = pc_slice_str(out);
+    } else if (!PyErr_Occurred()) {
+        PyErr_SetString(PyExc_ValueError, "hooks.now_iso() returned too long a text");
+    }
+    Py_DECREF(iso);
+    return rc;
+}
+
+/* 1: done, 0: the value needs the general path. */
+static int
+write_document(py_run *at)
+{
+    char done[PC_ISO_MAX * 2];
+    pc_buf json;
+    pc_err err = {0};
+    pc_result result = {.status = pc_slice_str(pc_state_name(PC_SUCCESS))};
+    int rc = -1;
+
+    pc_buf_init(&json);
+    if (py_json_encode(at->self->state, at->value, &json) < 0) {
+        PyErr_Clear();  // hooks.succeed meets the same error and makes a FAILURE of it
+        rc = 0;
+        goto end;
+    }
+    if (date_done(at, done, sizeof(done), &result.date_done) < 0) {
+        goto end;
+    }
+    result.result = pc_buf_slice(&json);
+    result.group_id = at->head->group;
+    result.parent_id = at->head->parent_id;
+    result.task_id = at->head->id;
+    pc_buf_reset(at->memory, 1 << 20);
+    if (pc_result_write(&result, at->memory, &err) < 0) {
+        py_raise(at->self->state, &err);
+        goto end;
+    }
+    at->outcome->document = pc_buf_slice(at->memory);
+    at->outcome->flags |= PC_OUT_DOCUMENT;
+    rc = 1;
+end:
+    pc_buf_fini(&json);
+    return rc;
+}
+
+/* 1: done without Python, 0: hooks.succeed has to, -1: failed. */
+static int
+succeed_plainly(py_run *at)
+{
+    if (at->message == NULL || (at->task->flags & PY_TASK_SUCCESS) || has_links(at->embed)
+        || py_lazy_has_children(at->request)) {
+        return 0;
+    }
+    at->outcome->state = PC_SUCCESS;
+    bool ignored = at->head->ignore_result >= 0 ? at->head->ignore_result == 1
+                                                : (at->task->flags & PY_TASK_IGNORE_RESULT) != 0;
+    if (ignored) {
+        return 1;
+    }
+    return is_plain(at->value) ? write_document(at) : 0;
+}
+
+static int
+succeed(py_run *at)
+{
+    int rc = succeed_plainly(at);
+
+    if (rc != 0) {
+        return rc < 0 ? -1 : 0;
+    }
+    PyObject *context = context_of(at);
+    if (context == NULL) {
+        return -1;
+    }
+    rc = py_run_take_outcome(at, PyObject_CallMethod(at->self->hooks, "succeed", "OOO", at->task->task,
+                                              context, at->value));
+    Py_DECREF(context);
+    return rc;
+}
+
+static int
+log_success(py_run *at)
+{
+    PyObject *context = context_of(at);
+
+    if (context == NULL) {
+        return -1;
+    }
+    PyObject *done = PyObject_CallMethod(at->self->hooks, "log_success", "OOOd", at->task->task, context,
+                                         at->value, (double)at->outcome->run_ns / 1e9);
+    Py_DECREF(context);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+/* --- failure ----------------------------------------------------------- */
+
+/* An exception is set. */
+static int
+fail(py_run *at)
+{
+    PyObject *error = py_run_take_exception();
+    PyObject *context = context_of(at);
+    int rc = -1;
+
+    if (context != NULL) {
+        rc = py_run_take_outcome(at, PyObject_CallMethod(at->self->hooks, "fail", "OOO", at->task->task,
+                                                  context, error));
+    }
+    Py_XDECREF(context);
+    Py_XSETREF(at->value, error);
+    return rc;
+}
+
+/* --- the run ----------------------------------------------------------- */
+
+static int
+push(PyObject *method, PyObject *value)
+{
+    PyObject *done = PyObject_CallOneArg(method, value);
+
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+static void
+pop(PyObject *method)
+{
+    PyObject *done = PyObject_CallNoArgs(method);
+
+    if (done == NULL) {
+        PyErr_WriteUnraisable(method);
+    }
+    Py_XDECREF(done);
+}
+
+static int
+enter(py_run *at)
+{
+    if (!(at->task->flags & PY_TASK_ENTER)) {
+        return 0;
+    }
+    PyObject *context = context_of(at);
+    if (context == NULL) {
+        return -1;
+    }
+    PyObject *done = PyObject_CallMethod(at->self->hooks, "enter", "OO", at->task->task, context);
+    Py_DECREF(context);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+static PyObject *
+call_body(py_run *at)
+{
+    PyObject *callee = at->task->flags & PY_TASK_CUSTOM_CALL ? at->task->task : at->task->run;
+    PyObject *args = PySequence_Tuple(at->args);
+
+    if (args == NULL) {
+        return NULL;
+    }
+    PyObject *kwargs = PyDict_GET_SIZE(at->kwargs) > 0 ? PyDict_Copy(at->kwargs) : NULL;
+    if (kwargs == NULL && PyErr_Occurred()) {
+        Py_DECREF(args);
+        return NULL;
+    }
+    PyObject *value = PyObject_Call(callee, args, kwargs);
+    Py_DECREF(args);
+    Py_XDECREF(kwargs);
+    if (value != NULL && (at->task->flags & PY_TASK_COROUTINE)) {
+        PyObject *coroutine = value;
+        value = PyObject_CallMethod(at->self->hooks, "run_coroutine", "O", coroutine);
+        Py_DECREF(coroutine);
+    }
+    return value;
+}
+
+static void
+leave(py_run *at)
+{
+    if (!(at->task->flags & PY_TASK_LEAVE)) {
+        return;
+    }
+    PyObject *context = context_of(at);
+    PyObject *done = NULL;
+    if (context != NULL) {
+        done = PyObject_CallMethod(at->self->hooks, "leave", "OOOs", at->task->task, context,
+                                   at->value == NULL ? Py_None : at->value,
+                                   pc_state_name(at->outcome->state));
+    }
+    if (done == NULL) {
+        PyErr_WriteUnraisable(at->self->hooks);
+    }
+    Py_XDECREF(context);
+    Py_XDECREF(done);
+}
+
+static void
+flush_sent(py_run *at, uint64_t sent_before)
+{
+    if (at->self->state->published == sent_before) {
+        return;
+    }
+    PyObject *done = PyObject_CallMethod(at->self->hooks, "flush", NULL);
+    if (done == NULL) {
+        PyErr_WriteUnraisable(at->self->hooks);
+    }
+    Py_XDECREF(done);
+}
+
+static void
+run_body(py_run *at)
+{
+    uint64_t sent_before = at->self->state->published;
+    pc_mono start = pc_mono_now();
+
+    if (enter(at) == 0) {
+        start = pc_mono_now();
+        at->value = call_body(at);
+    }
+    at->outcome->run_ns = pc_mono_now().ns - start.ns;
+    bool returned = at->value != NULL;
+    int rc = returned ? succeed(at) : fail(at);
+    if (rc == 0 && returned && at->outcome->state == PC_SUCCESS && (at->task->flags & PY_TASK_LOG)) {
+        rc = log_success(at);
+    }
+    if (rc < 0) {
+        internal_error(at);
+    }
+    leave(at);
+    flush_sent(at, sent_before);
+}
+
+void
+py_run_task(py_run *at)
+{
+    if (push(at->self->push, at->task->task) < 0) {
+        internal_error(at);
+        return;
+    }
+    if (push(at->task->push, at->request) < 0) {
+        internal_error(at);
+    } else {
+        run_body(at);
+        pop(at->task->pop);
+    }
+    pop(at->self->pop);
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* One run of one task, from its push on the stacks to its outcome. */
+#ifndef PC_PY_RUN_H
+#define PC_PY_RUN_H
+
+#include "py/trace.h"
+#include "wire/proto2.h"
+
+/* What the tracer knows of a task. */
+typedef struct py_record {
+    PyObject ob_base;
+    PyObject *task;
+    PyObject *run;
+    PyObject *push;  // bound methods of the task's request stack
+    PyObject *pop;
+    unsigned flags;
+} py_record;
+
+typedef struct py_tracer {
+    PyObject ob_base;
+    py_state *state;
+    PyObject *hooks;
+    PyObject *make_request;
+    PyObject *hostname;
+    PyObject *push;  // bound methods of the stack of current tasks
+    PyObject *pop;
+    PyObject *records;  // name -> record
+    bool utc;
+} py_tracer;
+
+/* One run. */
+typedef struct py_run {
+    py_tracer *self;
+    py_record *task;
+    PyObject *request;  // LazyRequest, or the Context of an eager run
+    PyObject *args;
+    PyObject *kwargs;
+    PyObject *embed;    // may be NULL
+    const pc_message *message;  // NULL when eager
+    const pc_head *head;
+    PyObject *value;    // return value or exception
+    pc_outcome *outcome;
+    pc_buf *memory;
+} py_run;
+
+/* Runs at->task with at->args: fills the outcome (and at->value), whatever happens. */
+void py_run_task(py_run *at);
+/* Takes over what a hook returned (NULL: it raised) and fills the outcome. */
+int py_run_take_outcome(py_run *at, PyObject *result);
+/* The exception that is set, with its traceback; it is cleared. */
+PyObject *py_run_take_exception(void);
+
+#endif

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The pool's door to the interpreter (pc_runner): how tasks are run, processes forked and
+ * threads started. Every function is entered without the GIL and takes it. */
+#include <errno.h>
+#include <unistd.h>
+
+#include "py/trace.h"
+#include "py/worker.h"
+
+static void
+run(void *ctx, pc_slice frame, pc_outcome *outcome, pc_buf *memory)
+{
+    py_worker *self = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+
+    py_tracer_run(self->tracer, frame, outcome, memory);
+    PyGILState_Release(gil);
+}
+
+static pid_t
+fork_child(void *ctx)
+{
+    (void)ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyOS_BeforeFork();
+    pid_t pid = fork();
+    int saved = errno;
+    if (pid == 0) {
+        PyOS_AfterFork_Child();
+    } else {
+        PyOS_AfterFork_Parent();
+    }
+    PyGILState_Release(gil);
+    errno = saved;
+    return pid;
+}
+
+static int
+call_for_code(py_worker *self, const char *name, int value, int failed)
+{
+    PyObject *result = py_worker_call(self, name, "(i)", value);
+
+    if (result == NULL) {
+        return failed;
+    }
+    long code = result == Py_None ? 0 : PyLong_AsLong(result);
+    Py_DECREF(result);
+    if (code == -1 && PyErr_Occurred()) {
+        py_worker_report(self);
+        return failed;
+    }
+    return (int)code;
+}
+
+static int
+child_start(void *ctx, int index, const pc_child *child)
+{
+    py_worker *self = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+
+    self->child = child;
+    self->owner = PyThread_get_thread_ident();
+    pc_worker_abandon(self->worker);
+    int code = call_for_code(self, "child_start", index, 1);
+    PyGILState_Release(gil);
+    return code;
+}
+
+static int
+child_stop(void *ctx, int code)
+{
+    py_worker *self = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    int result = call_for_code(self, "child_stop", code, code);
+
+    PyGILState_Release(gil);
+    return result;
+}
+
+static int
+child_signals(void *ctx)
+{
+    py_worker *self = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    int leave = 0;
+
+    if (PyErr_CheckSignals() < 0) {
+        leave = !PyErr_ExceptionMatches(PyExc_Exception);
+        py_worker_report(self);
+    }
+    PyGILState_Release(gil);
+    return leave;
+}
+
+/* What a pool thread is to do, handed through Python's threading. */
+typedef struct errand {
+    void (*main)(void *arg);
+    void *arg;
+} errand;
+
+static void
+free_errand(PyObject *capsule)
+{
+    PyMem_RawFree(PyCapsule_GetPointer(capsule, NULL));
+}
+
+static PyObject *
+run_errand(PyObject *capsule, PyObject *unused)
+{
+    errand *what = PyCapsule_GetPointer(capsule, NULL);
+
+    (void)unused;
+    if (what == NULL) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    what->main(what->arg);
+    Py_END_ALLOW_THREADS
+    return Py_NewRef(Py_None);
+}
+
+static PyMethodDef errand_def = {"pool_thread", run_errand, METH_NOARGS, "The life of a pool thread."};
+
+static PyObject *
+errand_function(void (*main)(void *arg), void *arg)
+{
+    errand *what = PyMem_RawMalloc(sizeof(*what));
+
+    if (what == NULL) {
+        return PyErr_NoMemory();
+    }
+    *what = (errand){main, arg};
+    PyObject *capsule = PyCapsule_New(what, NULL, free_errand);
+    if (capsule == NULL) {
+        PyMem_RawFree(what);
+        return NULL;
+    }
+    PyObject *function = PyCFunction_New(&errand_def, capsule);
+    Py_DECREF(capsule);
+    return function;
+}
+
+static int
+start_thread(void *ctx, void (*main)(void *arg), void *arg, int index, pc_err *err)
+{
+    py_worker *self = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *function = errand_function(main, arg);
+    PyObject *done = NULL;
+
+    if (function == NULL) {
+        py_worker_report(self);
+    } else {
+        done = py_worker_call(self, "start_thread", "(Oi)", function, index);
+    }
+    Py_XDECREF(function);
+    Py_XDECREF(done);
+    PyGILState_Release(gil);
+    return done == NULL ? pc_fail(err, PC_EIO, "cannot start a thread") : 0;
+}
+
+static int
+interrupt(void *ctx, unsigned long thread_id)
+{
+    py_worker *self = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *exception = PyObject_GetAttrString(self->hooks, "soft_limit_exception");
+    int found = 0;
+
+    if (exception == NULL) {
+        py_worker_report(self);
+    } else {
+        found = PyThreadState_SetAsyncExc(thread_id, exception);
+        Py_DECREF(exception);
+    }
+    PyGILState_Release(gil);
+    return found == 1 ? 0 : -1;
+}
+
+static unsigned long
+thread_id(void *ctx)
+{
+    (void)ctx;
+    return PyThread_get_thread_ident();
+}
+
+void
+py_runner_fill(py_worker *self, pc_runner *runner)
+{
+    *runner = (pc_runner){
+        .run = run,
+        .fork = fork_child,
+        .child_start = child_start,
+        .child_stop = child_stop,
+        .child_signals = child_signals,
+        .thread = start_thread,
+        .interrupt = interrupt,
+        .thread_id = thread_id,
+        .ctx = self,
+    };
+}

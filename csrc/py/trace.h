@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Running a task: the one place where the core calls user code.
+ *
+ * An ordinary task costs one call into Python, its own. Whatever else may have to happen (signals, handlers,
+ * links, another serializer, failures) is asked of the Python hooks, and only when a flag or the message says so. The
+ * request context is pushed as a LazyRequest and built only if somebody looks at it. */
+#ifndef PC_PY_TRACE_H
+#define PC_PY_TRACE_H
+
+#include "py/state.h"
+#include "work/pool.h"
+
+#define PY_TASK_ENTER 1u
+#define PY_TASK_SUCCESS 2u
+#define PY_TASK_LEAVE 4u
+#define PY_TASK_LOG 8u
+#define PY_TASK_IGNORE_RESULT 16u
+#define PY_TASK_CUSTOM_CALL 32u
+#define PY_TASK_COROUTINE 64u
+
+/* With the GIL held. Runs a packed message; never fails: what goes wrong is an outcome. The document is kept in `memory`. */
+void py_tracer_run(PyObject *tracer, pc_slice frame, pc_outcome *outcome, pc_buf *memory);
+
+/* Tracer, LazyRequest, TASK_* and OUT_* */
+int py_trace_setup(PyObject *module);
+
+#endif

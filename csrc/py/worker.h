@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The worker machine as a Python object, and its doors to Python: hooks and runner. */
+#ifndef PC_PY_WORKER_H
+#define PC_PY_WORKER_H
+
+#include "py/state.h"
+#include "work/worker.h"
+
+typedef struct py_worker {
+    PyObject ob_base;
+    py_state *state;
+    PyObject *tracer;
+    PyObject *hooks;
+    PyObject *pending;       // an exception that has to leave run(), or NULL
+    pc_worker *worker;
+    pc_log log;
+    pc_runner runner;
+    const pc_child *child;   // in a pool's child
+    pc_watch wakeup;
+    PyObject *config;        // kept alive: the machine points at its texts
+    const char **accept;
+    PyObject *hubs;          // kept alive
+    unsigned long owner;     // thread that turns the loop
+    bool stop_wanted;        // asked for by any thread, done by the loop's
+    pc_stop stop_how;
+    pc_mono stop_deadline;
+    bool turning;
+    bool started;
+} py_worker;
+
+/* runner.c: the doors of the pool */
+void py_runner_fill(py_worker *self, pc_runner *runner);
+/* events.c: the doors of the machine */
+void py_events_fill(py_worker *self, pc_worker_hooks *hooks);
+/* Calls hooks.<name>(*args) with the GIL held; steals nothing. NULL after an exception, which is reported, or kept in `pending`
+ * when it is meant to end the program. */
+PyObject *py_worker_call(py_worker *self, const char *name, const char *format, ...);
+/* An exception is set: see above. */
+void py_worker_report(py_worker *self);
+
+/* job.c: a job, or a message that is none, as hooks see it; detach when the hook is over. */
+PyObject *py_job_new(py_state *state, const pc_job *job);
+PyObject *py_job_of_message(py_state *state, const pc_message *message);
+void py_job_detach(PyObject *job);
+int py_job_setup(PyObject *module);
+
+int py_worker_setup(PyObject *module);
+
+#endif

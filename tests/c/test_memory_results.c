@@ -175,7 +175,7 @@ test_memory_wait_hands_out_each_document_once(void)
 typedef struct waiting {
     archive *a;
     pthread_t thread;
-    char id[8];
+    char id[12];
     char got[16];
     pc_err err;
     bool eintr;
@@ -205,7 +205,7 @@ test_memory_wait_in_many_threads(void)
     usleep(20000);
     a.results->ops->unwatch(a.results, pc_slice_str("0"));  // while two wait for it
     for (int i = 0; i < THREADS / 2; i++) {
-        char id[8];
+        char id[12];
         snprintf(id, sizeof id, "%d", i);
         PC_ASSERT_INT(put(&a, id, PC_SUCCESS, id), 0);
     }

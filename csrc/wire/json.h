@@ -2,8 +2,8 @@
 /* JSON text in. The only file that knows yajl is json.c.
  *
  * The parser is as strict as Python's json for what it accepts; for what it can't decide
- * the way Python would (NaN, Infinity, lone surrogates, depth over PC_JSON_MAX_DEPTH, any syntax error) it
- * returns -1 with PC_EFALLBACK, and the caller lets Python's json have the whole
+ * the way Python would (NaN, Infinity, lone surrogates, depth over PC_JSON_MAX_DEPTH, any syntax
+ * error) it returns -1 with PC_EFALLBACK, and the caller lets Python's json have the whole
  * document, so values and error texts are always Python's. */
 #ifndef PC_WIRE_JSON_H
 #define PC_WIRE_JSON_H
@@ -14,11 +14,6 @@
 /* Walks one document. Text must be UTF-8; string callbacks receive bytes that were not
  * validated (Python's decoder does it). -1: PC_EFALLBACK as above, PC_ENOMEM,
  * or PC_ESTATE when a callback stopped the walk. */
-int pc_json_visit(pc_slice text, const pc_visit *visit, void *ctx,
-                  pc_err *err);
-
-/* The double nearest to the text of a JSON number (pc_visit.number), whatever LC_NUMERIC says;
- * infinity when it is out of range. Mantissas are read to 512 digits. */
-double pc_json_real(pc_slice text);
+int pc_json_visit(pc_slice text, const pc_visit *visit, void *ctx, pc_err *err);
 
 #endif

@@ -26,8 +26,7 @@ void pc_json_out_init(pc_json_out *json, pc_buf *out);
 int pc_json_put_string(pc_buf *out, pc_slice utf8, pc_err *err);
 /* A quoted string from Latin-1, UCS-2 or UCS-4 code points (kind 1, 2, 4),
  * lone surrogates included. */
-int pc_json_put_ucs(pc_buf *out, const void *data, size_t len, int kind,
-                    pc_err *err);
+int pc_json_put_ucs(pc_buf *out, const void *data, size_t len, int kind, pc_err *err);
 int pc_json_put_integer(pc_buf *out, int64_t value, pc_err *err);
 /* repr(float): shortest text that reads back the same; NaN, Infinity, -Infinity. */
 int pc_json_put_real(pc_buf *out, double value, pc_err *err);

@@ -19,7 +19,7 @@ typedef struct pc_task_fields {
     bool has_group_index;
     int64_t group_index;
     int64_t retries;
-    double time_limit;       // seconds, NaN when none; integral values are written as integers
+    double time_limit;  // seconds, NaN when none; integral values are written as integers
     double soft_time_limit;
     pc_slice root_id;
     pc_slice parent_id;
@@ -32,13 +32,14 @@ typedef struct pc_task_fields {
 
 void pc_task_fields_init(pc_task_fields *fields);
 
-/* Writes the 19 headers in Celery's order (…, "stamped_headers": null, "stamps": {}) and, when `compression` is present,
- * that one as well, into an open map of the sink: the caller has called map_start and
- * calls map_end, and may add headers in between. */
-int pc_proto2_write(const pc_task_fields *fields, pc_slice compression,
-                    pc_sink *sink, pc_err *err);
+/* Writes the 19 headers in Celery's order (…, "stamped_headers": null, "stamps": {}) and, when
+ * `compression` is present, that one as well, into an open map of the sink: the caller has called
+ * map_start and calls map_end, and may add headers in between. */
+int pc_proto2_write(const pc_task_fields *fields, pc_slice compression, pc_sink *sink,
+                    pc_err *err);
 
-/* What the worker's machine needs to know of a received message. Slices point into the message's headers or into `scratch`. */
+/* What the worker's machine needs to know of a received message. Slices point into the message's
+ * headers or into `scratch`. */
 typedef struct pc_head {
     pc_slice id;
     pc_slice task;
@@ -61,10 +62,11 @@ typedef struct pc_head {
     bool has_stamps;    // "stamps" is a non-empty map
 } pc_head;
 
-/* Reads the headers. PC_ENOTFOUND: no "task" header, so this is not protocol 2. PC_EDATA: a header of the wrong type, no
- * id, an unreadable eta or expires, a timelimit that is no pair of numbers or nulls (the text says which header). Unknown headers and unknown types of headers
- * that the machine does not need are ignored. `scratch` is reset first. */
-int pc_head_read(const pc_message *message, pc_head *head, pc_buf *scratch,
-                 pc_err *err);
+/* Reads the headers. PC_ENOTFOUND: no "task" header, so this is not protocol 2. PC_EDATA: a header
+ * of the wrong type, no id, an unreadable eta or expires, a timelimit that is no pair of numbers
+ * or nulls (the text says which header). Unknown headers are ignored, and so are wrong types
+ * of those that the machine only shows (shadow, argsrepr, kwargsrepr, origin). An empty eta or
+ * expires means none. PC_EFALLBACK: JSON that only Python can read. `scratch` is reset first. */
+int pc_head_read(const pc_message *message, pc_head *head, pc_buf *scratch, pc_err *err);
 
 #endif

@@ -33,11 +33,12 @@ typedef struct pc_result {
     pc_slice date_done;  // ISO text; absent = null
     pc_slice group_id;   // absent or empty: key left out
     pc_slice parent_id;  // absent or empty: key left out
-    pc_slice extended;   // JSON members written as they are ("\"name\": …, …"); absent: left out
+    pc_slice extended;  // JSON members written as they are ("\"name\": …, …"); absent: left out
     pc_slice task_id;
 } pc_result;
 
-/* Appends {"status": …, "result": …, "traceback": …, "children": …, "date_done": …[, "group_id"][, "parent_id"][, extended], "task_id": …}. */
+/* Appends {"status": …, "result": …, "traceback": …, "children": …, "date_done": …[, "group_id"][,
+ * "parent_id"][, extended], "task_id": …}. */
 int pc_result_write(const pc_result *result, pc_buf *out, pc_err *err);
 
 /* Reads the status of a stored document (JSON only; another serializer: PC_EUNSUP). */

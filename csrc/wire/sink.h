@@ -33,8 +33,7 @@ struct pc_sink {
 static inline int
 pc_sink_text(pc_sink *sink, pc_slice utf8, pc_err *err)
 {
-    return utf8.ptr == NULL ? sink->ops->null(sink, err)
-                            : sink->ops->string(sink, utf8, err);
+    return utf8.ptr == NULL ? sink->ops->null(sink, err) : sink->ops->string(sink, utf8, err);
 }
 
 #endif

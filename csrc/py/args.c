@@ -94,6 +94,23 @@ py_flag(PyObject *obj, bool *out)
     return truth < 0 ? -1 : 0;
 }
 
+PyObject *
+py_mapping(PyObject *obj, const char *name)
+{
+    if (PyDict_Check(obj)) {
+        return Py_NewRef(obj);
+    }
+    if (!PyObject_HasAttrString(obj, "keys")) {
+        return PyErr_Format(PyExc_TypeError, "%s must be a mapping, not %.100s", name,
+                            Py_TYPE(obj)->tp_name);
+    }
+    PyObject *dict = PyDict_New();
+    if (dict != NULL && PyDict_Update(dict, obj) < 0) {
+        Py_CLEAR(dict);
+    }
+    return dict;
+}
+
 int
 py_deadline(PyObject *timeout, double configured, pc_mono *out)
 {

@@ -25,6 +25,9 @@ int py_flag(PyObject *obj, bool *out);
 /* A C int of exactly that range. */
 int py_int(PyObject *obj, int *out);
 
+/* A mapping as a dict: itself, or a copy; new reference. */
+PyObject *py_mapping(PyObject *obj, const char *name);
+
 /* Seconds from now, or None for `configured` seconds; infinity is never. */
 int py_deadline(PyObject *timeout, double configured, pc_mono *out);
 

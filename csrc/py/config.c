@@ -220,15 +220,28 @@ fill_field(py_config *config, const field *it, PyObject *value, void *out)
     return 0;
 }
 
+/* A new reference; NULL without an exception when the dict lacks it or has None. */
+static PyObject *
+look_up(PyObject *dict, const char *key)
+{
+    PyObject *name = PyUnicode_FromString(key);
+    PyObject *value = name == NULL ? NULL : PyDict_GetItemWithError(dict, name);  // borrowed
+    Py_XDECREF(name);
+    return value == Py_None ? NULL : Py_XNewRef(value);
+}
+
 static int
 fill(py_config *config, PyObject *mapping, const field *fields, void *out)
 {
-    PyObject *dict = PyDict_New();  // a copy: `mapping` may be any mapping
-    int rc = dict == NULL ? -1 : PyDict_Update(dict, mapping);
+    PyObject *dict = py_mapping(mapping, "the configuration");
+    int rc = dict == NULL ? -1 : 0;
     for (const field *it = fields; rc == 0 && it->key != NULL; it++) {
-        PyObject *value = PyDict_GetItemString(dict, it->key);  // borrowed
-        if (value != NULL && value != Py_None) {
+        PyObject *value = look_up(dict, it->key);
+        if (value != NULL) {
             rc = fill_field(config, it, value, out);
+            Py_DECREF(value);
+        } else if (PyErr_Occurred()) {
+            rc = -1;
         }
     }
     Py_XDECREF(dict);

@@ -156,18 +156,12 @@ fill_text(py_state *state, const text_property *property, PyObject *value, pc_me
     return name == NULL ? -1 : py_text_or_none(value, name, slice);
 }
 
-/* A new reference, or NULL: without an exception when the mapping lacks it or has None. */
+/* A new reference, or NULL: without an exception when the dict lacks it or has None. */
 static PyObject *
-look_up(PyObject *mapping, PyObject *name)
+look_up(PyObject *dict, PyObject *name)
 {
-    PyObject *value = PyObject_GetItem(mapping, name);
-    if (value == NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
-        PyErr_Clear();  // absent
-    }
-    if (value == Py_None) {
-        Py_CLEAR(value);
-    }
-    return value;
+    PyObject *value = PyDict_GetItemWithError(dict, name);  // borrowed
+    return value == Py_None ? NULL : Py_XNewRef(value);
 }
 
 /* Leaves *out alone when the mapping lacks the property. */
@@ -200,9 +194,8 @@ fill_numbers(py_state *state, PyObject *properties, pc_message *message)
     return 0;
 }
 
-int
-py_properties_fill(py_state *state, PyObject *properties, pc_message *message,
-                   py_texts *texts)
+static int
+fill_properties(py_state *state, PyObject *properties, pc_message *message, py_texts *texts)
 {
     for (size_t i = 0; i < PY_PROPERTY_TEXTS; i++) {
         const text_property *it = &text_properties[i];
@@ -213,6 +206,16 @@ py_properties_fill(py_state *state, PyObject *properties, pc_message *message,
         }
     }
     return fill_numbers(state, properties, message);
+}
+
+int
+py_properties_fill(py_state *state, PyObject *properties, pc_message *message,
+                   py_texts *texts)
+{
+    PyObject *dict = py_mapping(properties, "properties");
+    int rc = dict == NULL ? -1 : fill_properties(state, dict, message, texts);
+    Py_XDECREF(dict);
+    return rc;
 }
 
 void
@@ -358,16 +361,13 @@ int
 py_dict_to_sink(py_state *state, PyObject *mapping, pc_headers_kind kind, pc_sink *sink)
 {
     feed f = {.state = state, .kind = kind, .sink = sink};
-    PyObject *dict = PyDict_Check(mapping) ? Py_NewRef(mapping) : PyDict_New();
+    PyObject *dict = py_mapping(mapping, "the table");
     if (dict == NULL) {
         return -1;
     }
-    int rc = dict == mapping ? 0 : PyDict_Update(dict, mapping);
-    if (rc == 0) {
-        rc = feed_dict(&f, dict);
-        if (rc < 0) {
-            py_raise(state, &f.err);
-        }
+    int rc = feed_dict(&f, dict);
+    if (rc < 0) {
+        py_raise(state, &f.err);
     }
     Py_DECREF(dict);
     return rc;

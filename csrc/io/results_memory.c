@@ -168,15 +168,17 @@ sleep_for_doc(results *r, pc_doc *doc, pc_mono deadline)
     return end;
 }
 
-/* A signal that arrives together with the document does no harm: the document comes first. */
+/* What was seen is taken at the start: of several threads that wait for one id each gets the document.
+ * A signal that arrives together with the document does no harm: the document comes first. */
 static int
 wait_locked(results *r, interest *i, pc_buf *out, pc_mono deadline,
             bool *eintr, pc_err *err)
 {
+    pc_doc *doc = i->doc;
+    uint64_t seen = i->seen;
     for (;;) {
-        pc_doc *doc = i->doc;
         pc_docs_expire(&r->hub->docs, pc_mono_now());
-        if (doc->found && doc->version > i->seen) {
+        if (doc->found && doc->version > seen) {
             if (pc_buf_put_slice(out, pc_buf_slice(&doc->text), err) != 0) {
                 return -1;
             }

@@ -185,12 +185,14 @@ die(pc_redis *conn, const pc_err *why)
     conn->hooks.down(conn->hooks.ctx, &copy);
 }
 
+/* PC_ETIMEOUT is kept for the deadlines of callers: a connect that took too long is a failed connection. */
 static void
 on_closed(void *ctx, const pc_err *why)
 {
     pc_redis *conn = ctx;
     pc_err err = {0};
-    pc_fail(&err, why->code == PC_OK ? PC_EIO : why->code, "%s: %s", conn->place.where, why->msg);
+    pc_code code = why->code == PC_OK || why->code == PC_ETIMEOUT ? PC_EIO : why->code;
+    pc_fail(&err, code, "%s: %s", conn->place.where, why->msg);
     err.sys_errno = why->sys_errno;
     die(conn, &err);
 }

@@ -34,7 +34,7 @@ struct pc_redis_inbox {
     unsigned unpolled;
     uint64_t losses;     // of the subscription connection
     pc_err trouble;      // of the last one
-    bool refused;        // and the server doesn't want us: waiting is in vain
+    bool refused;        // and it was login or configuration: waiting is in vain
     bool backing_off;    // the timer will connect
     int64_t backoff_ns;
     pc_timer retry;
@@ -143,7 +143,7 @@ lose_subscriptions(pc_redis_inbox *inbox, const pc_err *why)
     size_t pos = 0;
     inbox->losses++;
     inbox->trouble = *why;
-    inbox->refused = why->code == PC_EAUTH;
+    inbox->refused = why->code == PC_EAUTH || why->code == PC_EDATA;
     for (pc_redis_watch *w; (w = pc_map_next(&inbox->watches, &pos)) != NULL;) {
         w->sent = w->confirmed = w->read = false;
         if (pc_link_in(&w->leaving)) {
@@ -479,7 +479,9 @@ pc_redis_inbox_wait(pc_redis_inbox *inbox, pc_slice id, pc_buf *out, pc_mono dea
     pc_pump_lock(inbox->pump);
     pc_redis_watch *watch = want_watch(inbox, id, err);
     if (watch != NULL) {
-        visit v = {inbox, watch, watch->handed};
+        // others are still inside with the last document of an ended watch: it is the newcomer's, too
+        bool late = watch->ended && watch->last != NULL;
+        visit v = {inbox, watch, watch->handed - late};
         watch->waiters++;
         rc = wait_document(&v, out, deadline, eintr, err);
         watch->waiters--;

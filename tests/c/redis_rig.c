@@ -6,7 +6,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,8 +18,8 @@
 #define MAX_ARGS 40
 #define DB 9
 
-static int
-free_port(void)
+int
+redis_rig_free_port(void)
 {
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -42,7 +41,6 @@ run_server(const redis_server *server, const char *const *options, int out)
     for (; options != NULL && *options != NULL && n < MAX_ARGS - 1; options++) {
         argv[n++] = *options;
     }
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
     dup2(out, STDOUT_FILENO);
     execvp(argv[0], (char *const *)(uintptr_t)argv);
     _exit(127);
@@ -66,7 +64,7 @@ redis_server_start(redis_server *server, const char *const *options, const char 
 {
     int pipes[2];
     PC_ASSERT(pipe(pipes) == 0);
-    server->port = server->port == 0 ? free_port() : server->port;
+    server->port = server->port == 0 ? redis_rig_free_port() : server->port;
     server->out = pipes[0];
     server->pid = fork();
     PC_ASSERT(server->pid >= 0);

@@ -17,8 +17,9 @@ typedef struct redis_server {
     int out;  // its log
 } redis_server;
 
+int redis_rig_free_port(void);
 /* Starts on a free port, or again on server->port when that is set, with `options` (NULL-terminated, may be NULL)
- * added, and returns when the log says `ready` (NULL: that it accepts connections). It dies with the test. */
+ * added, and returns when the log says `ready` (NULL: that it accepts connections). It dies with the process group of the test. */
 void redis_server_start(redis_server *server, const char *const *options, const char *ready);
 void redis_server_signal(const redis_server *server, int signal);
 /* kill -9 and wait. */

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -200,6 +201,37 @@ test_redis_unix_socket_and_bad_database(void)
 }
 
 void
+test_redis_tls(void)
+{
+    char port[16];
+    redis_server server = {.port = redis_rig_free_port()};
+    snprintf(port, sizeof port, "%d", server.port);
+    const char *options[] = {"--port",         "0",        "--tls-port",          port,
+                             "--tls-cert-file", "cert.pem", "--tls-key-file",      "key.pem",
+                             "--tls-ca-cert-file", "cert.pem", "--tls-auth-clients", "no", NULL};
+    PC_ASSERT(system("openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2"
+                     " -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 2>openssl.log") == 0,
+              "the openssl command is needed here");
+    redis_server_start(&server, options, NULL);
+    pc_store_config config = redis_rig_config(&server);
+    pc_tls_config tls = {.ca_file = "cert.pem", .verify = true, .check_hostname = true};
+    pc_err err = {0};
+    config.tls = &tls;
+    pc_redis_client *client = client_of(&config);
+    int rc = run_one(client, "PING", NULL, NULL, 0, NULL, &err);
+    PC_ASSERT(rc == 0, "%s", err.msg);
+    pc_redis_client_free(client);
+    tls.ca_file = NULL;  // the system's authorities don't know this one
+    client = client_of(&config);
+    PC_ASSERT_INT(run_one(client, "PING", NULL, NULL, 0, NULL, &err), -1);
+    PC_ASSERT(strstr(err.msg, "rediss 127.0.0.1:") != NULL, "%s", err.msg);
+    pc_redis_client_free(client);
+    tls.ca_file = "cert.pem";
+    redis_rig_clean(&config);
+    redis_server_kill(&server);
+}
+
+void
 test_redis_nobody_there(void)
 {
     redis_server server = {0};
@@ -222,14 +254,18 @@ test_redis_nobody_there(void)
     redis_server_kill(&server);
 }
 
-/* BRPOP keeps the group unanswered while the connection is killed from aside. */
+/* BRPOP keeps the group unanswered; then the connection is killed from aside. */
 static void *
-kill_clients(void *arg)
+kill_blocked_client(void *arg)
 {
     const pc_store_config *config = arg;
-    while (redis_rig_int(config, "CLIENT KILL TYPE normal SKIPME yes") == 0) {
-        usleep(20000);
+    bool blocked = false;
+    while (!blocked) {
+        pc_reply *info = redis_rig_do(config, "INFO clients");
+        blocked = strstr(info->text.ptr, "blocked_clients:1") != NULL;
+        pc_reply_free(info);
     }
+    PC_ASSERT_INT(redis_rig_int(config, "CLIENT KILL TYPE normal SKIPME yes"), 1);
     return NULL;
 }
 
@@ -243,8 +279,8 @@ test_redis_lost_in_the_middle(void)
     for (int once = 0; once < 2; once++) {
         pthread_t thread;
         pc_err err = {0};
-        PC_ASSERT(pthread_create(&thread, NULL, kill_clients, &config) == 0);
-        int rc = run_one(client, "BRPOP", "nothing", "0.6", once ? PC_REDIS_ONCE : 0, NULL, &err);
+        PC_ASSERT(pthread_create(&thread, NULL, kill_blocked_client, &config) == 0);
+        int rc = run_one(client, "BRPOP", "nothing", "1", once ? PC_REDIS_ONCE : 0, NULL, &err);
         pthread_join(thread, NULL);
         PC_ASSERT(rc == (once ? -1 : 0), "%s", err.msg);
         PC_ASSERT(!once || err.code == PC_EIO, "%s", err.msg);

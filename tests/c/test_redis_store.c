@@ -1,0 +1,494 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The worker's side: pc_store_redis. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/mem.h"
+#include "harness.h"
+#include "io/redis_conn.h"
+#include "io/redis_meta.h"
+#include "redis_rig.h"
+
+#define SUCCESS "{\"status\": \"SUCCESS\", \"result\": 4}"
+#define STARTED "{\"status\": \"STARTED\", \"result\": null}"
+
+#define BYTES(literal) {literal, sizeof literal - 1}
+
+typedef struct fixture {
+    pc_store_config config;
+    pc_loop *loop;
+    pc_store *store;
+    size_t put;
+    size_t stored;
+    size_t refused;
+    pc_err why;   // of the last refused
+    int downs;
+    int ups;
+    pc_err down;  // why, the last time
+} fixture;
+
+static void
+on_stored(void *ctx, void *cookie, const pc_err *why)
+{
+    fixture *f = ctx;
+    PC_ASSERT((size_t)(uintptr_t)cookie == f->stored, "answer %zu for item %zu", f->stored,
+              (size_t)(uintptr_t)cookie);
+    f->stored++;
+    if (why != NULL) {
+        f->refused++;
+        f->why = *why;
+    }
+}
+
+static void
+on_down(void *ctx, const pc_err *why)
+{
+    fixture *f = ctx;
+    f->downs++;
+    f->down = *why;
+}
+
+static void
+on_up(void *ctx)
+{
+    fixture *f = ctx;
+    f->ups++;
+}
+
+/* Settings made in f->config after redis_rig_config are kept. */
+static void
+open_store(fixture *f)
+{
+    pc_err err = {0};
+    pc_store_hooks hooks = {on_stored, on_down, on_up, f};
+    f->loop = pc_loop_new(&err);
+    PC_ASSERT(f->loop != NULL, "%s", err.msg);
+    f->store = pc_store_redis.create(&f->config, f->loop, &hooks, NULL, &err);
+    PC_ASSERT(f->store != NULL, "%s", err.msg);
+}
+
+static void
+close_store(fixture *f)
+{
+    pc_store_redis.destroy(f->store);
+    pc_loop_free(f->loop);
+    redis_rig_clean(&f->config);
+}
+
+static void
+put(fixture *f, const char *id, pc_slice document)
+{
+    pc_store_item item = {.id = pc_slice_str(id), .document = document};
+    pc_err err = {0};
+    int rc = pc_store_redis.put(f->store, &item, (void *)(uintptr_t)f->put++, &err);
+    PC_ASSERT(rc == 0, "%s", err.msg);
+}
+
+static void
+put_text(fixture *f, const char *id, const char *document)
+{
+    put(f, id, pc_slice_str(document));
+}
+
+static void
+turn_until(fixture *f, const int *counter, int want, double seconds)
+{
+    pc_mono end = redis_rig_in(seconds);
+    while (*counter < want && pc_mono_now().ns < end.ns) {
+        PC_ASSERT(pc_loop_step(f->loop, end, NULL) >= 0);
+    }
+    PC_ASSERT(*counter >= want, "%d of %d; down: %s", *counter, want, f->down.msg);
+}
+
+static void
+settle(fixture *f, double seconds)
+{
+    pc_mono end = redis_rig_in(seconds);
+    while (f->stored < f->put && pc_mono_now().ns < end.ns) {
+        PC_ASSERT(pc_loop_step(f->loop, end, NULL) >= 0);
+    }
+    PC_ASSERT(f->stored == f->put, "%zu of %zu stored; down: %s", f->stored, f->put, f->down.msg);
+    PC_ASSERT_INT(pc_store_redis.pending(f->store), 0);
+}
+
+void
+test_redis_store_writes_with_expiry(void)
+{
+    fixture f = {.config = redis_rig_config(NULL)};
+    open_store(&f);
+    put_text(&f, "a", SUCCESS);
+    PC_ASSERT_INT(pc_store_redis.pending(f.store), 1);
+    settle(&f, 5);
+    redis_rig_expect(&f.config, "a", SUCCESS);
+    long long ttl = redis_rig_int(&f.config, "TTL %scelery-task-meta-a", f.config.key_prefix);
+    PC_ASSERT(ttl > 90 && ttl <= 100, "TTL %lld", ttl);
+    PC_ASSERT_INT(f.downs + f.ups, 0);
+    close_store(&f);
+}
+
+void
+test_redis_store_for_ever_and_with_a_joined_prefix(void)
+{
+    fixture f = {.config = redis_rig_config(NULL)};
+    char prefix[100];
+    const char *given = f.config.key_prefix;
+    snprintf(prefix, sizeof prefix, "%sapp", given);
+    f.config.expires = 0;
+    f.config.key_prefix = prefix;
+    open_store(&f);
+    put_text(&f, "a", SUCCESS);
+    settle(&f, 5);
+    PC_ASSERT_INT(redis_rig_int(&f.config, "TTL %s_celery-task-meta-a", prefix), -1);
+    f.config.key_prefix = given;
+    close_store(&f);
+}
+
+void
+test_redis_store_short_expiry_is_one_second(void)
+{
+    char text[PC_REDIS_TTL_MAX];
+    PC_ASSERT(pc_slice_is(pc_redis_meta_ttl(0.2, text), "1"));
+    PC_ASSERT(pc_slice_is(pc_redis_meta_ttl(86400.9, text), "86400"));
+    PC_ASSERT(pc_slice_is(pc_redis_meta_ttl(-1, text), "0"));
+    PC_ASSERT(pc_slice_is(pc_redis_meta_ttl(1e300, text), "3000000000"));
+}
+
+/* stored first, then another state: the first stays when it is a SUCCESS, whatever the serializer. */
+void
+test_redis_store_never_replaces_success(void)
+{
+    static const struct {
+        pc_slice document;
+        int stays;
+    } rows[] = {
+        {BYTES(SUCCESS), 1},
+        {BYTES("{\"status\":\"SUCCESS\"}"), 1},
+        {BYTES(STARTED), 0},
+        {BYTES("{\"status\": \"FAILURE\", \"result\": \"SUCCESS\"}"), 0},
+        // pickle protocol 4 and 2, msgpack
+        {BYTES("\x80\x04\x95\x30\0\0\0\0\0\0\0}\x94(\x8c\x06status\x94\x8c\x07SUCCESS\x94\x8c\x06result\x94K\x04u."), 1},
+        {BYTES("\x80\x02}q\0(X\x06\0\0\0statusq\x01X\x07\0\0\0SUCCESSq\x02u."), 1},
+        {BYTES("\x80\x04\x95\x30\0\0\0\0\0\0\0}\x94(\x8c\x06status\x94\x8c\x07STARTED\x94\x8c\x06result\x94\x8c\x07SUCCESSu."), 0},
+        {BYTES("\x87\xa6status\xa7SUCCESS\xa6result\x04"), 1},
+        {BYTES("\x87\xa6status\xa7" "FAILURE\xa6result\xa7SUCCESS"), 0},
+        {BYTES("children: []\ndate_done: '2026-11-20T07:49:01.705409+00:00'\nresult: 4\nstatus: SUCCESS\n"), 1},
+        {BYTES("children: []\nresult: |\n  status: SUCCESS\nstatus: STARTED\n"), 0},
+        {BYTES(""), 0},
+    };
+    fixture f = {.config = redis_rig_config(NULL)};
+    open_store(&f);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char id[24];
+        snprintf(id, sizeof id, "%zu", i);
+        put(&f, id, rows[i].document);
+        put_text(&f, id, "next");
+        settle(&f, 5);
+        pc_reply *got = redis_rig_do(&f.config, "GET %scelery-task-meta-%s", f.config.key_prefix, id);
+        PC_ASSERT(pc_slice_is(got->text, "next") != rows[i].stays, "row %zu", i);
+        pc_reply_free(got);
+    }
+    PC_ASSERT_INT(f.refused, 0);
+    close_store(&f);
+}
+
+void
+test_redis_store_too_large_keeps_its_place(void)
+{
+    fixture f = {.config = redis_rig_config(NULL)};
+    pc_slice huge = {"x", PC_REDIS_VALUE_MAX + 1};  // never looked at
+    open_store(&f);
+    put(&f, "first", huge);
+    PC_ASSERT_INT(f.stored, 0);
+    put_text(&f, "a", SUCCESS);
+    put(&f, "b", huge);
+    put(&f, "c", huge);
+    put_text(&f, "d", SUCCESS);
+    put(&f, "last", huge);
+    settle(&f, 5);
+    PC_ASSERT_INT(f.refused, 4);
+    PC_ASSERT_INT(f.why.code, PC_ELIMIT);
+    redis_rig_expect(&f.config, "a", SUCCESS);
+    redis_rig_expect(&f.config, "d", SUCCESS);
+    redis_rig_expect(&f.config, "b", NULL);
+    put(&f, "alone", huge);
+    settle(&f, 5);
+    close_store(&f);
+}
+
+void
+test_redis_store_wrong_type_is_reported(void)
+{
+    fixture f = {.config = redis_rig_config(NULL)};
+    open_store(&f);
+    redis_rig_int(&f.config, "RPUSH %scelery-task-meta-b x", f.config.key_prefix);
+    put_text(&f, "a", SUCCESS);
+    put_text(&f, "b", SUCCESS);
+    put_text(&f, "c", SUCCESS);
+    settle(&f, 5);
+    PC_ASSERT_INT(f.refused, 1);
+    PC_ASSERT_INT(f.why.code, PC_EDATA);
+    PC_ASSERT(strstr(f.why.msg, "WRONGTYPE") != NULL, "%s", f.why.msg);
+    redis_rig_expect(&f.config, "c", SUCCESS);
+    close_store(&f);
+}
+
+static void
+put_numbered(fixture *f, int n)
+{
+    for (int i = 0; i < n; i++) {
+        char id[24], document[60];
+        snprintf(id, sizeof id, "%zu", f->put);
+        snprintf(document, sizeof document, "{\"status\": \"SUCCESS\", \"result\": %zu}", f->put);
+        put_text(f, id, document);
+    }
+}
+
+static void
+expect_numbered(const fixture *f)
+{
+    char id[24], document[60];
+    for (size_t i = 0; i < f->put; i += 1 + f->put / 50) {
+        snprintf(id, sizeof id, "%zu", i);
+        snprintf(document, sizeof document, "{\"status\": \"SUCCESS\", \"result\": %zu}", i);
+        redis_rig_expect(&f->config, id, document);
+    }
+    pc_reply *keys = redis_rig_do(&f->config, "KEYS %s*", f->config.key_prefix);
+    PC_ASSERT_INT(keys->len, f->put);
+    pc_reply_free(keys);
+}
+
+void
+test_redis_store_kill_and_restart(void)
+{
+    redis_server server = {0};
+    static const char *const options[] = {"--appendonly", "yes", "--appendfsync", "always", NULL};
+    redis_server_start(&server, options, NULL);
+    fixture f = {.config = redis_rig_config(&server)};
+    open_store(&f);
+    put_numbered(&f, 500);
+    settle(&f, 5);
+    put_numbered(&f, 5000);
+    for (int i = 0; i < 3; i++) {  // written, some answered
+        PC_ASSERT(pc_loop_step(f.loop, redis_rig_in(1), NULL) >= 0);
+    }
+    redis_server_kill(&server);
+    turn_until(&f, &f.downs, 1, 5);
+    PC_ASSERT_INT(f.down.code, PC_EIO);
+    put_numbered(&f, 500);
+    redis_server_start(&server, options, NULL);
+    settle(&f, 10);
+    PC_ASSERT_INT(f.downs, 1);
+    PC_ASSERT_INT(f.ups, 1);
+    expect_numbered(&f);
+    close_store(&f);
+    redis_server_kill(&server);
+}
+
+void
+test_redis_store_nobody_there_at_first(void)
+{
+    redis_server server = {0};
+    redis_server_start(&server, NULL, NULL);
+    redis_server_kill(&server);
+    fixture f = {.config = redis_rig_config(&server)};
+    open_store(&f);
+    put_numbered(&f, 10);
+    turn_until(&f, &f.downs, 1, 5);
+    redis_server_start(&server, NULL, NULL);
+    settle(&f, 10);
+    PC_ASSERT_INT(f.downs, 1);
+    PC_ASSERT_INT(f.ups, 1);
+    close_store(&f);
+    redis_server_kill(&server);
+}
+
+void
+test_redis_store_wrong_password_is_told_once(void)
+{
+    static const char *const options[] = {"--requirepass", "geheim", NULL};
+    redis_server server = {0};
+    redis_server_start(&server, options, NULL);
+    fixture f = {.config = redis_rig_config(&server)};
+    f.config.password = "falsch";
+    open_store(&f);
+    put_numbered(&f, 3);
+    turn_until(&f, &f.downs, 1, 5);
+    PC_ASSERT_INT(f.down.code, PC_EAUTH);
+    PC_ASSERT(strstr(f.down.msg, "falsch") == NULL, "%s", f.down.msg);
+    f.config.password = "geheim";
+    // the server learns the other password: the store gets in by itself
+    pc_reply_free(redis_rig_do(&f.config, "CONFIG SET requirepass falsch"));
+    settle(&f, 10);
+    PC_ASSERT_INT(f.downs, 1);
+    f.config.password = "falsch";
+    expect_numbered(&f);
+    close_store(&f);
+    redis_server_kill(&server);
+}
+
+void
+test_redis_store_waits_out_oom(void)
+{
+    static const char *const options[] = {"--maxmemory", "1", "--maxmemory-policy", "noeviction",
+                                          NULL};
+    redis_server server = {0};
+    redis_server_start(&server, options, NULL);
+    fixture f = {.config = redis_rig_config(&server)};
+    open_store(&f);
+    put_numbered(&f, 300);
+    turn_until(&f, &f.downs, 1, 5);
+    PC_ASSERT_INT(f.down.code, PC_EFULL);
+    PC_ASSERT_INT(f.stored, 0);
+    PC_ASSERT(strstr(f.down.msg, "OOM") != NULL, "%s", f.down.msg);
+    pc_reply_free(redis_rig_do(&f.config, "CONFIG SET maxmemory 0"));
+    settle(&f, 10);
+    PC_ASSERT_INT(f.downs, 1);
+    PC_ASSERT_INT(f.ups, 1);
+    expect_numbered(&f);
+    close_store(&f);
+    redis_server_kill(&server);
+}
+
+void
+test_redis_store_script_flushed(void)
+{
+    redis_server server = {0};
+    redis_server_start(&server, NULL, NULL);
+    fixture f = {.config = redis_rig_config(&server)};
+    open_store(&f);
+    put_numbered(&f, 100);
+    settle(&f, 5);
+    for (int round = 0; round < 5; round++) {
+        pc_reply_free(redis_rig_do(&f.config, "SCRIPT FLUSH"));
+        put_numbered(&f, 100);
+        PC_ASSERT(pc_loop_step(f.loop, redis_rig_in(1), NULL) >= 0);
+        put_numbered(&f, 100);
+        settle(&f, 5);
+    }
+    PC_ASSERT_INT(f.downs, 0);
+    PC_ASSERT_INT(f.refused, 0);
+    expect_numbered(&f);
+    close_store(&f);
+    redis_server_kill(&server);
+}
+
+void
+test_redis_store_silent_server(void)
+{
+    redis_server server = {0};
+    redis_server_start(&server, NULL, NULL);
+    fixture f = {.config = redis_rig_config(&server)};
+    f.config.socket_timeout = 0.2;
+    open_store(&f);
+    put_numbered(&f, 10);
+    settle(&f, 5);
+    redis_server_signal(&server, SIGSTOP);
+    put_numbered(&f, 10);
+    turn_until(&f, &f.downs, 1, 5);
+    PC_ASSERT(strstr(f.down.msg, "no answer") != NULL, "%s", f.down.msg);
+    redis_server_signal(&server, SIGCONT);
+    settle(&f, 10);
+    PC_ASSERT_INT(f.ups, 1);
+    f.config.socket_timeout = 10;
+    expect_numbered(&f);
+    close_store(&f);
+    redis_server_kill(&server);
+}
+
+/* A server that reads its file for two seconds. */
+void
+test_redis_store_waits_for_loading(void)
+{
+    static const char *const slow[] = {
+        "--appendonly", "yes", "--key-load-delay", "1000", "--loading-process-events-interval-bytes",
+        "1024", NULL};
+    static const char *const fast[] = {"--appendonly", "yes", NULL};
+    redis_server server = {0};
+    redis_server_start(&server, fast, NULL);
+    fixture f = {.config = redis_rig_config(&server)};
+    open_store(&f);
+    put_numbered(&f, 1500);
+    settle(&f, 5);
+    pc_reply_free(redis_rig_do(&f.config, "BGREWRITEAOF"));
+    while (true) {
+        pc_reply *info = redis_rig_do(&f.config, "INFO persistence");
+        bool done = strstr(info->text.ptr, "aof_rewrite_in_progress:0\r\naof_rewrite_scheduled:0") != NULL;
+        pc_reply_free(info);
+        if (done) {
+            break;
+        }
+    }
+    redis_server_kill(&server);
+    turn_until(&f, &f.downs, 1, 5);
+    redis_server_start(&server, slow, "Reading RDB base file");
+    put_numbered(&f, 10);
+    settle(&f, 15);
+    PC_ASSERT_INT(f.downs, 1);
+    PC_ASSERT_INT(f.ups, 1);
+    expect_numbered(&f);
+    close_store(&f);
+    redis_server_kill(&server);
+}
+
+void
+test_redis_store_50000(void)
+{
+    fixture f = {.config = redis_rig_config(NULL)};
+    f.config.expires = 15;
+    open_store(&f);
+    for (int i = 0; i < 50; i++) {
+        put_numbered(&f, 1000);
+        PC_ASSERT(pc_loop_step(f.loop, redis_rig_in(1), NULL) >= 0);
+    }
+    settle(&f, 15);
+    PC_ASSERT_INT(f.downs, 0);
+    pc_store_redis.destroy(f.store);
+    pc_loop_free(f.loop);
+    pc_reply *gone = redis_rig_do(
+        &f.config, "EVAL local\tn=0;for\t_,k\tin\tipairs(redis.call('KEYS',ARGV[1]..'*'))do\tn=n+redis.call('DEL',k)end;return\tn 0 %s",
+        f.config.key_prefix);
+    PC_ASSERT_INT(gone->integer, 50000);
+    pc_reply_free(gone);
+    redis_rig_clean(&f.config);
+}
+
+/* CPU time matters here: see the figure of "time" or perf; the harness prints wall time. */
+void
+bench_redis_store_put(long n)
+{
+    fixture f = {.config = redis_rig_config(NULL)};
+    f.config.expires = 10;
+    open_store(&f);
+    put_numbered(&f, 1);
+    settle(&f, 5);
+    struct timespec from, to;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
+    ct_reset_timer();
+    char document[200];
+    memset(document, 'x', sizeof document);
+    memcpy(document, SUCCESS, sizeof SUCCESS - 2);
+    for (long i = 0; i < n; i++) {
+        char id[40];
+        int len = snprintf(id, sizeof id, "5f0bd4f3-6cd3-4e94-9b3c-%012ld", i);
+        pc_store_item item = {.id = {id, (size_t)len}, .document = {document, sizeof document}};
+        PC_ASSERT(pc_store_redis.put(f.store, &item, (void *)(uintptr_t)f.put++, NULL) == 0);
+        if (i % 64 == 63) {
+            PC_ASSERT(pc_loop_step(f.loop, (pc_mono){0}, NULL) >= 0);
+        }
+    }
+    settle(&f, 60);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
+    double ns = (double)(to.tv_sec - from.tv_sec) * 1e9 + (double)(to.tv_nsec - from.tv_nsec);
+    if (n > 1000) {
+        printf("    %ld puts, CPU %.0f ns each\n", n, ns / (double)n);
+    }
+    pc_store_redis.destroy(f.store);
+    pc_loop_free(f.loop);
+    f.config.expires = 0;
+    pc_reply_free(redis_rig_do(
+        &f.config, "EVAL for\t_,k\tin\tipairs(redis.call('KEYS',ARGV[1]..'*'))do\tredis.call('DEL',k)end 0 %s",
+        f.config.key_prefix));
+    redis_rig_clean(&f.config);
+}

@@ -4,10 +4,8 @@
 #ifndef PC_PY_ARGS_H
 #define PC_PY_ARGS_H
 
-#include <Python.h>
-
-#include "base/buf.h"
 #include "base/clock.h"
+#include "py/state.h"
 
 /* TypeError unless `given` positional arguments are `wanted`. */
 int py_arity(const char *function, Py_ssize_t given, Py_ssize_t wanted);

@@ -209,6 +209,15 @@ make_array(py_state *state, const pc_reply *reply)
 
 /* An error inside an array (of a script) is a value: an exception that nobody raises. */
 static PyObject *
+make_error(py_state *state, pc_slice text)
+{
+    PyObject *msg = PyUnicode_DecodeUTF8(text.ptr, (Py_ssize_t)text.len, "replace");
+    PyObject *made = msg == NULL ? NULL : PyObject_CallOneArg(state->bad_data, msg);
+    Py_XDECREF(msg);
+    return made;
+}
+
+static PyObject *
 make_reply(py_state *state, const pc_reply *reply)
 {
     switch (reply->type) {
@@ -218,8 +227,7 @@ make_reply(py_state *state, const pc_reply *reply)
     case PC_REPLY_STRING:
         return PyBytes_FromStringAndSize(reply->text.ptr, (Py_ssize_t)reply->text.len);
     case PC_REPLY_ERROR:
-        return PyObject_CallFunction(state->bad_data, "s#", reply->text.ptr,
-                                     (Py_ssize_t)reply->text.len);
+        return make_error(state, reply->text);
     case PC_REPLY_INTEGER:
         return PyLong_FromLongLong(reply->integer);
     case PC_REPLY_ARRAY:

@@ -8,6 +8,7 @@
 #ifndef PC_PY_STATE_H
 #define PC_PY_STATE_H
 
+#define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include "base/buf.h"

@@ -105,8 +105,7 @@ pc_loop_free(pc_loop *loop)
 /* --- watches --- */
 
 void
-pc_watch_init(pc_watch *watch, int fd,
-              void (*ready)(void *ctx, unsigned events), void *ctx)
+pc_watch_init(pc_watch *watch, int fd, void (*ready)(void *ctx, unsigned events), void *ctx)
 {
     *watch = (pc_watch){.fd = fd, .ready = ready, .ctx = ctx};
 }
@@ -133,13 +132,12 @@ control(pc_loop *loop, int how, pc_watch *watch, unsigned events, pc_err *err)
 {
     uint32_t generation = loop->slots[watch->slot - 1].generation;
     struct epoll_event event = {
-        .events = ((events & PC_READ) != 0 ? (uint32_t)EPOLLIN : 0)
-                  | ((events & PC_WRITE) != 0 ? (uint32_t)EPOLLOUT : 0),
+        .events = ((events & PC_READ) != 0 ? (uint32_t)EPOLLIN : 0) |
+                  ((events & PC_WRITE) != 0 ? (uint32_t)EPOLLOUT : 0),
         .data.u64 = (uint64_t)generation << 32 | watch->slot,
     };
     if (epoll_ctl(loop->epoll_fd, how, watch->fd, &event) != 0) {
-        return pc_fail_errno(err, PC_EIO, "cannot watch descriptor %d",
-                             watch->fd);
+        return pc_fail_errno(err, PC_EIO, "cannot watch descriptor %d", watch->fd);
     }
     return 0;
 }
@@ -295,15 +293,13 @@ int
 pc_loop_wait(pc_loop *loop, int wait_ms, pc_err *err)
 {
     loop->handled = 0;
-    loop->found =
-        epoll_wait(loop->epoll_fd, loop->events, EVENTS_PER_WAIT, wait_ms);
+    loop->found = epoll_wait(loop->epoll_fd, loop->events, EVENTS_PER_WAIT, wait_ms);
     loop->interrupted = loop->found < 0 && errno == EINTR;
     if (loop->found >= 0) {
         return 0;
     }
     loop->found = 0;
-    return loop->interrupted ? 0
-                             : pc_fail_errno(err, PC_EIO, "epoll_wait failed");
+    return loop->interrupted ? 0 : pc_fail_errno(err, PC_EIO, "epoll_wait failed");
 }
 
 bool
@@ -315,9 +311,8 @@ pc_loop_interrupted(const pc_loop *loop)
 static unsigned
 translate(uint32_t events)
 {
-    return ((events & EPOLLIN) != 0 ? PC_READ : 0)
-           | ((events & EPOLLOUT) != 0 ? PC_WRITE : 0)
-           | ((events & (EPOLLHUP | EPOLLERR)) != 0 ? PC_HANGUP : 0);
+    return ((events & EPOLLIN) != 0 ? PC_READ : 0) | ((events & EPOLLOUT) != 0 ? PC_WRITE : 0) |
+           ((events & (EPOLLHUP | EPOLLERR)) != 0 ? PC_HANGUP : 0);
 }
 
 /* 1 when a callback was made, 0 when the event is void by now. */
@@ -332,8 +327,7 @@ deliver(const pc_loop *loop, const struct epoll_event *event)
     if (at.watch == NULL || at.generation != event->data.u64 >> 32) {
         return 0;
     }
-    unsigned events =
-        translate(event->events) & (at.watch->events | PC_HANGUP);
+    unsigned events = translate(event->events) & (at.watch->events | PC_HANGUP);
     if (events == 0) {
         return 0;
     }

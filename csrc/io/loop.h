@@ -48,6 +48,7 @@ void pc_watch_init(pc_watch *watch, int fd,
 /* Adds the watch or changes what it waits for; events 0 removes it. */
 int pc_loop_watch(pc_loop *loop, pc_watch *watch, unsigned events,
                   pc_err *err);
+/* Before the descriptor is closed. In a forked child it leaves the parent's epoll set, which the two share, alone. */
 void pc_loop_unwatch(pc_loop *loop, pc_watch *watch);
 
 void pc_timer_init(pc_timer *timer, void (*due)(void *ctx, pc_mono now),
@@ -62,7 +63,8 @@ void pc_defer_init(pc_defer *defer, void (*run)(void *ctx), void *ctx);
 void pc_loop_defer(pc_loop *loop, pc_defer *defer);
 void pc_loop_undefer(pc_loop *loop, pc_defer *defer);
 
-/* Time at the start of this turn's dispatch: cheap, good enough for timers. */
+/* Time at the start of this turn's prepare or dispatch: cheap, good enough for timers set in callbacks. Outside of a turn
+ * it is old: use pc_mono_now() there. */
 pc_mono pc_loop_now(const pc_loop *loop);
 
 /* Runs deferred work (also such as it adds itself); returns milliseconds to sleep for the next timer, at most up to `until`. */

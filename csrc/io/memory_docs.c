@@ -53,8 +53,7 @@ find_or_make(pc_docs *docs, pc_slice id, pc_err *err)
     if (id.len > 0) {
         memcpy(doc->id, id.ptr, id.len);
     }
-    if (pc_map_put(&docs->docs, pc_slice_of(doc->id, id.len), doc, NULL, err)
-        != 0) {
+    if (pc_map_put(&docs->docs, pc_slice_of(doc->id, id.len), doc, NULL, err) != 0) {
         free_doc(doc);
         return NULL;
     }
@@ -85,8 +84,7 @@ void
 pc_docs_expire(pc_docs *docs, pc_mono now)
 {
     pc_heap_node *first = NULL;
-    while ((first = pc_heap_peek(&docs->expiries)) != NULL
-           && first->key <= now.ns) {
+    while ((first = pc_heap_peek(&docs->expiries)) != NULL && first->key <= now.ns) {
         clear(docs, PC_CONTAINER_OF(first, pc_doc, expiry));
     }
 }
@@ -106,13 +104,11 @@ set_expiry(pc_docs *docs, pc_doc *doc, pc_mono expires, pc_err *err)
 }
 
 static int
-write_doc(pc_docs *docs, pc_doc *doc, pc_slice text, pc_mono expires,
-          pc_err *err)
+write_doc(pc_docs *docs, pc_doc *doc, pc_slice text, pc_mono expires, pc_err *err)
 {
     pc_buf copy;
     pc_buf_init(&copy);
-    if (pc_buf_put_slice(&copy, text, err) != 0
-        || set_expiry(docs, doc, expires, err) != 0) {
+    if (pc_buf_put_slice(&copy, text, err) != 0 || set_expiry(docs, doc, expires, err) != 0) {
         pc_buf_fini(&copy);
         return -1;
     }
@@ -128,8 +124,8 @@ write_doc(pc_docs *docs, pc_doc *doc, pc_slice text, pc_mono expires,
 }
 
 int
-pc_docs_put(pc_docs *docs, pc_slice id, pc_slice text, bool success,
-            pc_mono expires, pc_mono now, pc_err *err)
+pc_docs_put(pc_docs *docs, pc_slice id, pc_slice text, bool success, pc_mono expires, pc_mono now,
+            pc_err *err)
 {
     pc_docs_expire(docs, now);
     pc_doc *doc = find_or_make(docs, id, err);

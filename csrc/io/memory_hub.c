@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* DESIGN. One mutex guards everything below pc_hub and is held for a few moves of pointers at a time; messages are
- * copied before it is taken. A publisher notifies the subscribed sources
- * (each writes to its own eventfd); the sources then take messages on their own loop's thread. Threads that wait for a
- * result sleep in a park that the writer wakes. Nothing here blocks but the mutex. */
+/* DESIGN. One mutex guards everything below pc_hub and is held for a few moves of pointers at a
+ * time; messages are copied before it is taken. A publisher notifies the subscribed sources (each
+ * writes to its own eventfd); the sources then take messages on their own loop's thread. Threads
+ * that wait for a result sleep in a park that the writer wakes. Nothing here blocks but the mutex.
+ */
 #include "io/memory_hub.h"
 
 #include "base/mem.h"
@@ -100,8 +101,7 @@ find_queue(const pc_hub *hub, const char *name, pc_err *err)
 {
     pc_hub_queue *queue = pc_map_get(&hub->queues, pc_slice_str(name));
     if (queue == NULL) {
-        pc_fail(err, PC_ENOTFOUND,
-                "there is no queue %s in the memory broker: declare it first",
+        pc_fail(err, PC_ENOTFOUND, "there is no queue %s in the memory broker: declare it first",
                 name);
     }
     return queue;
@@ -134,11 +134,8 @@ static int
 declare(pc_hub *hub, const pc_queue *spec, pc_err *err)
 {
     const char *exchange = spec->exchange;
-    bool bound = exchange != NULL && exchange[0] != '\0' && !spec->no_declare
-                 && !spec->passive;
-    if (bound
-        && pc_routes_declare(&hub->routes, exchange, spec->exchange_type, err)
-               != 0) {
+    bool bound = exchange != NULL && exchange[0] != '\0' && !spec->no_declare && !spec->passive;
+    if (bound && pc_routes_declare(&hub->routes, exchange, spec->exchange_type, err) != 0) {
         return -1;
     }
     if (spec->name == NULL || spec->name[0] == '\0') {
@@ -148,9 +145,7 @@ declare(pc_hub *hub, const pc_queue *spec, pc_err *err)
     if (queue == NULL) {
         return -1;
     }
-    return !bound ? 0
-                  : pc_routes_bind(&hub->routes, exchange, spec->routing_key,
-                                   queue, err);
+    return !bound ? 0 : pc_routes_bind(&hub->routes, exchange, spec->routing_key, queue, err);
 }
 
 int
@@ -189,15 +184,13 @@ static size_t
 lane_of(const pc_message *message)
 {
     int priority = message->priority < 0 ? 0 : message->priority;
-    return priority < PC_HUB_PRIORITIES ? (size_t)priority
-                                        : PC_HUB_PRIORITIES - 1;
+    return priority < PC_HUB_PRIORITIES ? (size_t)priority : PC_HUB_PRIORITIES - 1;
 }
 
 static pc_hub_message *
 new_message(const pc_message *from)
 {
-    pc_hub_message *copy =
-        pc_alloc(sizeof *copy + pc_message_slices_size(from));
+    pc_hub_message *copy = pc_alloc(sizeof *copy + pc_message_slices_size(from));
     if (copy != NULL) {
         pc_link_init(&copy->link);
         copy->queue = NULL;
@@ -231,8 +224,8 @@ static int
 route(pc_hub *hub, const pc_message *message, pc_link *targets, pc_err *err)
 {
     if (message->exchange.len > 0) {
-        return pc_routes_find(&hub->routes, message->exchange,
-                              message->routing_key, choose, targets, err);
+        return pc_routes_find(&hub->routes, message->exchange, message->routing_key, choose,
+                              targets, err);
     }
     pc_hub_queue *queue = pc_map_get(&hub->queues, message->routing_key);
     if (queue != NULL) {
@@ -255,8 +248,7 @@ free_copies(pc_link *copies)
 static int
 multiply(pc_link *copies, const pc_link *targets, pc_err *err)
 {
-    const pc_hub_message *first =
-        PC_CONTAINER_OF(copies->next, pc_hub_message, link);
+    const pc_hub_message *first = PC_CONTAINER_OF(copies->next, pc_hub_message, link);
     const pc_link *at = targets->next->next;
     for (; at != targets; at = at->next) {
         pc_hub_message *copy = new_message(&first->message);
@@ -274,12 +266,10 @@ distribute(pc_hub *hub, pc_link *copies, bool mandatory, pc_err *err)
 {
     pc_link targets;
     pc_link_init(&targets);
-    const pc_message *message =
-        &PC_CONTAINER_OF(copies->next, pc_hub_message, link)->message;
+    const pc_message *message = &PC_CONTAINER_OF(copies->next, pc_hub_message, link)->message;
     int rc = route(hub, message, &targets, err);
     if (rc == 0 && pc_list_empty(&targets) && mandatory) {
-        rc = pc_fail(err, PC_ENOTFOUND,
-                     "no queue takes routing key %.*s of exchange \"%.*s\"",
+        rc = pc_fail(err, PC_ENOTFOUND, "no queue takes routing key %.*s of exchange \"%.*s\"",
                      (int)message->routing_key.len, message->routing_key.ptr,
                      (int)message->exchange.len, message->exchange.ptr);
     }
@@ -290,16 +280,14 @@ distribute(pc_hub *hub, pc_link *copies, bool mandatory, pc_err *err)
     while ((link = pc_list_take_front(&targets)) != NULL) {
         if (rc == 0) {
             enqueue(PC_CONTAINER_OF(link, pc_hub_queue, chosen),
-                    PC_CONTAINER_OF(pc_list_take_front(copies),
-                                    pc_hub_message, link));
+                    PC_CONTAINER_OF(pc_list_take_front(copies), pc_hub_message, link));
         }
     }
     return rc;
 }
 
 int
-pc_hub_publish(pc_hub *hub, const pc_message *message, bool mandatory,
-               pc_err *err)
+pc_hub_publish(pc_hub *hub, const pc_message *message, bool mandatory, pc_err *err)
 {
     pc_hub_message *copy = new_message(message);
     if (copy == NULL) {
@@ -348,8 +336,7 @@ pc_hub_is_deleted(pc_hub *hub, const pc_hub_sub *sub)
 }
 
 int
-pc_hub_take_from(pc_hub *hub, const char *name, pc_hub_message **out,
-                 pc_err *err)
+pc_hub_take_from(pc_hub *hub, const char *name, pc_hub_message **out, pc_err *err)
 {
     pthread_mutex_lock(&hub->lock);
     pc_hub_queue *queue = find_queue(hub, name, err);
@@ -423,8 +410,7 @@ pc_hub_unsubscribe(pc_hub *hub, pc_hub_sub *sub)
 /* --- administration --- */
 
 int
-pc_hub_size(pc_hub *hub, const char *name, uint64_t *messages,
-            uint64_t *consumers, pc_err *err)
+pc_hub_size(pc_hub *hub, const char *name, uint64_t *messages, uint64_t *consumers, pc_err *err)
 {
     pthread_mutex_lock(&hub->lock);
     const pc_hub_queue *queue = find_queue(hub, name, err);
@@ -463,8 +449,7 @@ pc_hub_remove(pc_hub *hub, const char *name, pc_err *err)
 /* --- results --- */
 
 int
-pc_hub_put_doc(pc_hub *hub, pc_slice id, pc_slice text, bool success,
-               double expires, pc_err *err)
+pc_hub_put_doc(pc_hub *hub, pc_slice id, pc_slice text, bool success, double expires, pc_err *err)
 {
     pc_mono now = pc_mono_now();
     pc_mono until = PC_MONO_NEVER;

@@ -43,7 +43,8 @@ first_word(pc_slice text, pc_slice *rest)
     return pc_slice_of(text.ptr, len);
 }
 
-/* Absent means no words left; an empty text is one empty word. Recursion is as deep as the pattern has "#". */
+/* Absent means no words left; an empty text is one empty word. Recursion is as deep as the pattern
+ * has "#". */
 static bool
 match_words(pc_slice pattern, pc_slice key)
 {
@@ -129,8 +130,7 @@ pc_routes_fini(pc_routes *routes)
 }
 
 int
-pc_routes_declare(pc_routes *routes, const char *name, const char *type,
-                  pc_err *err)
+pc_routes_declare(pc_routes *routes, const char *name, const char *type, pc_err *err)
 {
     matcher *matches = matcher_of(type);
     if (matches == NULL) {
@@ -140,14 +140,12 @@ pc_routes_declare(pc_routes *routes, const char *name, const char *type,
                        type, name);
     }
     size_t len = strlen(name);
-    const exchange *there =
-        pc_map_get(&routes->exchanges, pc_slice_of(name, len));
+    const exchange *there = pc_map_get(&routes->exchanges, pc_slice_of(name, len));
     if (there != NULL) {
         return there->matches == matches
                    ? 0
-                   : pc_fail(err, PC_ESTATE,
-                             "exchange %s exists with another type than %s",
-                             name, type);
+                   : pc_fail(err, PC_ESTATE, "exchange %s exists with another type than %s", name,
+                             type);
     }
     exchange *x = pc_alloc(sizeof *x + len + 1);
     if (x == NULL) {
@@ -156,8 +154,7 @@ pc_routes_declare(pc_routes *routes, const char *name, const char *type,
     x->matches = matches;
     pc_link_init(&x->bindings);
     memcpy(x->name, name, len + 1);
-    if (pc_map_put(&routes->exchanges, pc_slice_of(x->name, len), x, NULL,
-                   err) != 0) {
+    if (pc_map_put(&routes->exchanges, pc_slice_of(x->name, len), x, NULL, err) != 0) {
         pc_free(x);
         return -1;
     }
@@ -169,8 +166,7 @@ find_exchange(const pc_routes *routes, pc_slice name, pc_err *err)
 {
     exchange *x = pc_map_get(&routes->exchanges, name);
     if (x == NULL) {
-        pc_fail(err, PC_ENOTFOUND,
-                "there is no exchange %.*s: declare a queue on it first",
+        pc_fail(err, PC_ENOTFOUND, "there is no exchange %.*s: declare a queue on it first",
                 (int)name.len, name.ptr);
     }
     return x;
@@ -182,8 +178,7 @@ is_bound(const exchange *x, pc_slice key, const void *target)
     const pc_link *link = x->bindings.next;
     for (; link != &x->bindings; link = link->next) {
         const binding *b = PC_CONTAINER_OF(link, binding, link);
-        if (b->target == target
-            && pc_slice_eq(pc_slice_of(b->key, b->key_len), key)) {
+        if (b->target == target && pc_slice_eq(pc_slice_of(b->key, b->key_len), key)) {
             return true;
         }
     }
@@ -191,8 +186,7 @@ is_bound(const exchange *x, pc_slice key, const void *target)
 }
 
 int
-pc_routes_bind(pc_routes *routes, const char *name, const char *key,
-               void *target, pc_err *err)
+pc_routes_bind(pc_routes *routes, const char *name, const char *key, void *target, pc_err *err)
 {
     exchange *x = find_exchange(routes, pc_slice_str(name), err);
     pc_slice text = pc_slice_str(key == NULL ? "" : key);

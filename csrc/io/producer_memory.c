@@ -42,8 +42,8 @@ do_nothing(pc_producer *base, pc_mono deadline, pc_err *err)
 
 /* The worker holds back what is not due yet: `due` means nothing here. */
 static int
-publish(pc_producer *base, const pc_message *message, bool mandatory,
-        pc_wall due, bool has_due, pc_mono deadline, pc_err *err)
+publish(pc_producer *base, const pc_message *message, bool mandatory, pc_wall due, bool has_due,
+        pc_mono deadline, pc_err *err)
 {
     (void)due;
     (void)has_due;
@@ -66,32 +66,30 @@ declare(pc_producer *base, const pc_queue *queue, pc_mono deadline, pc_err *err)
 }
 
 static int
-size(pc_producer *base, const char *queue, uint64_t *messages,
-     uint64_t *consumers, pc_mono deadline, pc_err *err)
+size(pc_producer *base, const char *queue, uint64_t *messages, uint64_t *consumers,
+     pc_mono deadline, pc_err *err)
 {
     (void)deadline;
     return pc_hub_size(hub_of(base), queue, messages, consumers, err);
 }
 
 static int
-purge(pc_producer *base, const char *queue, uint64_t *messages,
-      pc_mono deadline, pc_err *err)
+purge(pc_producer *base, const char *queue, uint64_t *messages, pc_mono deadline, pc_err *err)
 {
     (void)deadline;
     return pc_hub_purge(hub_of(base), queue, messages, err);
 }
 
 static int
-remove_queue(pc_producer *base, const char *queue, pc_mono deadline,
-             pc_err *err)
+remove_queue(pc_producer *base, const char *queue, pc_mono deadline, pc_err *err)
 {
     (void)deadline;
     return pc_hub_remove(hub_of(base), queue, err);
 }
 
 static int
-get(pc_producer *base, const char *queue, bool *found, pc_message *message,
-    pc_buf *memory, pc_mono deadline, pc_err *err)
+get(pc_producer *base, const char *queue, bool *found, pc_message *message, pc_buf *memory,
+    pc_mono deadline, pc_err *err)
 {
     (void)deadline;
     pc_hub *hub = hub_of(base);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* DESIGN. See pump.h for who turns the loop. Each thread inside pc_pump_wait has a
  * `waiter` on its stack: the pumper's is pump->pumper, the others' are in
- * pump->sleepers. Whoever may have changed something (a turn, a poll, an unlock) asks the predicates and wakes
- * exactly the satisfied: a sleeper through its park, the pumper through
- * the loop's eventfd. A waiter that leaves while nobody pumps wakes the oldest
- * sleeper, which becomes the pumper. Shut down by pc_pump_free when no thread is inside. */
+ * pump->sleepers. Whoever may have changed something (a turn, a poll, an unlock) asks the
+ * predicates and wakes exactly the satisfied: a sleeper through its park, the pumper through the
+ * loop's eventfd. A waiter that leaves while nobody pumps wakes the oldest sleeper, which becomes
+ * the pumper. Shut down by pc_pump_free when no thread is inside. */
 #include "io/pump.h"
 
 #include <pthread.h>
@@ -24,8 +24,8 @@ typedef struct waiter {
 struct pc_pump {
     pthread_mutex_t lock;
     pc_loop *loop;
-    waiter *pumper;     // NULL: nobody is inside the loop's wait()
-    pc_link sleepers;   // oldest first
+    waiter *pumper;    // NULL: nobody is inside the loop's wait()
+    pc_link sleepers;  // oldest first
 };
 
 pc_pump *
@@ -173,8 +173,8 @@ wait_until(pc_pump *pump, waiter *self, pc_mono deadline, pc_err *err)
 }
 
 int
-pc_pump_wait(pc_pump *pump, int (*done)(void *ctx), void *ctx,
-             pc_mono deadline, bool *eintr, pc_err *err)
+pc_pump_wait(pc_pump *pump, int (*done)(void *ctx), void *ctx, pc_mono deadline, bool *eintr,
+             pc_err *err)
 {
     waiter self = {.done = done, .ctx = ctx, .interruptible = eintr != NULL};
     pc_link_init(&self.link);
@@ -184,8 +184,7 @@ pc_pump_wait(pc_pump *pump, int (*done)(void *ctx), void *ctx,
         *eintr = rc != 0 && self.interrupted;
     }
     if (pump->pumper == NULL && !pc_list_empty(&pump->sleepers)) {
-        waiter *heir =
-            PC_CONTAINER_OF(pump->sleepers.next, waiter, link);
+        waiter *heir = PC_CONTAINER_OF(pump->sleepers.next, waiter, link);
         pc_park_wake(&heir->park);
     }
     return rc;

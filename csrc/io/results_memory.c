@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A program's side of the in-memory result store. Any thread may call; everything is under the hub's lock.
- * A waiting thread sleeps in its own park, which the writer of the document wakes. */
+/* A program's side of the in-memory result store. Any thread may call; everything is under the
+ * hub's lock. A waiting thread sleeps in its own park, which the writer of the document wakes. */
 #include "base/mem.h"
 #include "io/memory_hub.h"
 #include "io/store.h"
@@ -62,22 +62,19 @@ set(pc_results *base, const pc_store_item *item, pc_mono deadline, pc_err *err)
 {
     (void)deadline;
     const results *r = cast(base);
-    return pc_hub_put_doc(r->hub, item->id, item->document,
-                          item->state == PC_SUCCESS, r->expires, err);
+    return pc_hub_put_doc(r->hub, item->id, item->document, item->state == PC_SUCCESS, r->expires,
+                          err);
 }
 
 static int
-get(pc_results *base, pc_slice id, pc_buf *out, bool *found, pc_mono deadline,
-    pc_err *err)
+get(pc_results *base, pc_slice id, pc_buf *out, bool *found, pc_mono deadline, pc_err *err)
 {
     (void)deadline;
     results *r = cast(base);
     lock(r);
     const pc_doc *doc = pc_docs_get(&r->hub->docs, id, pc_mono_now());
     *found = doc != NULL;
-    int rc = doc == NULL
-                 ? 0
-                 : pc_buf_put_slice(out, pc_buf_slice(&doc->text), err);
+    int rc = doc == NULL ? 0 : pc_buf_put_slice(out, pc_buf_slice(&doc->text), err);
     unlock(r);
     return rc;
 }
@@ -120,9 +117,7 @@ find_or_make(results *r, pc_slice id, pc_err *err)
         pc_free(i);
         return NULL;
     }
-    if (pc_map_put(&r->interests, pc_slice_of(i->doc->id, i->doc->id_len), i,
-                   NULL, err)
-        != 0) {
+    if (pc_map_put(&r->interests, pc_slice_of(i->doc->id, i->doc->id_len), i, NULL, err) != 0) {
         free_interest(r, i);
         return NULL;
     }
@@ -168,11 +163,11 @@ sleep_for_doc(results *r, pc_doc *doc, pc_mono deadline)
     return end;
 }
 
-/* What was seen is taken at the start: of several threads that wait for one id each gets the document.
- * A signal that arrives together with the document does no harm: the document comes first. */
+/* What was seen is taken at the start: of several threads that wait for one id each gets the
+ * document. A signal that arrives together with the document does no harm: the document comes
+ * first. */
 static int
-wait_locked(results *r, interest *i, pc_buf *out, pc_mono deadline,
-            bool *eintr, pc_err *err)
+wait_locked(results *r, interest *i, pc_buf *out, pc_mono deadline, bool *eintr, pc_err *err)
 {
     pc_doc *doc = i->doc;
     uint64_t seen = i->seen;
@@ -199,8 +194,7 @@ wait_locked(results *r, interest *i, pc_buf *out, pc_mono deadline,
 }
 
 static int
-wait_for(pc_results *base, pc_slice id, pc_buf *out, pc_mono deadline,
-         bool *eintr, pc_err *err)
+wait_for(pc_results *base, pc_slice id, pc_buf *out, pc_mono deadline, bool *eintr, pc_err *err)
 {
     results *r = cast(base);
     int rc = -1;

@@ -49,6 +49,5 @@ pc_socket_error(int fd)
 {
     int code = 0;
     socklen_t len = sizeof code;
-    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &len) == 0 ? code
-                                                                 : errno;
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &len) == 0 ? code : errno;
 }

@@ -5,8 +5,8 @@
 
 #include <stdbool.h>
 
-/* Keepalive, and on TCP no delay and (when not 0) the time after which unacknowledged data breaks the connection.
- * Best effort: a connection works without them. */
+/* Keepalive, and on TCP no delay and (when not 0) the time after which unacknowledged data breaks
+ * the connection. Best effort: a connection works without them. */
 void pc_socket_tune(int fd, bool tcp, int user_timeout_ms);
 /* O_NONBLOCK and FD_CLOEXEC; -1 with errno. */
 int pc_socket_unblock(int fd);

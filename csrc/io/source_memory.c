@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* DESIGN. The source lives on its loop's thread; only `bell` and `rung` are touched by others: whoever changes a queue rings
- * (under the hub's lock), the loop wakes and the source takes what its prefetch count allows, one message from each queue in turn. Settled
- * messages go to the hub at the end of the turn, because the owner may still look at the one it was lent. */
+/* DESIGN. The source lives on its loop's thread; only `bell` and `rung` are touched by others:
+ * whoever changes a queue rings (under the hub's lock), the loop wakes and the source takes what
+ * its prefetch count allows, one message from each queue in turn. Settled messages go to the hub at
+ * the end of the turn, because the owner may still look at the one it was lent. */
 #include <errno.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
@@ -30,15 +31,15 @@ typedef struct source {
     pc_defer settle;
     enum { IDLE, CONNECTING, UP } state;
     bool paused;
-    bool starved;      // stopped taking although there may be more
+    bool starved;       // stopped taking although there may be more
     unsigned prefetch;  // 0: no limit
     pc_link consumers;  // the next to be served first
     size_t consumer_count;
     uint64_t last_tag;
-    pc_map flying;      // tag -> pc_hub_message
-    pc_link flight;     // the same, in order of delivery
-    pc_link dropped;    // settled, to be freed
-    pc_link requeued;   // settled, to be given back
+    pc_map flying;     // tag -> pc_hub_message
+    pc_link flight;    // the same, in order of delivery
+    pc_link dropped;   // settled, to be freed
+    pc_link requeued;  // settled, to be given back
 } source;
 
 static source *
@@ -156,8 +157,7 @@ hand_out(source *s, const consumer *c, pc_hub_message *m)
         return;
     }
     if (pc_map_put(&s->flying, key_of(m), m, NULL, NULL) != 0) {
-        pc_log_write(s->base.log, PC_ERROR,
-                     "out of memory: a message stays in its queue");
+        pc_log_write(s->base.log, PC_ERROR, "out of memory: a message stays in its queue");
         pc_hub_requeue(s->hub, m);
         return;
     }
@@ -165,7 +165,8 @@ hand_out(source *s, const consumer *c, pc_hub_message *m)
     s->base.hooks.message(s->base.hooks.ctx, &m->message);
 }
 
-/* Everything is looked at afresh after each callback: it may have paused, closed or dropped anything. */
+/* Everything is looked at afresh after each callback: it may have paused, closed or dropped
+ * anything. */
 static void
 deliver(source *s)
 {
@@ -245,12 +246,10 @@ settle(pc_source *base, uint64_t tag, pc_settle how, pc_err *err)
 {
     (void)err;
     source *s = cast(base);
-    pc_hub_message *m = pc_map_take(
-        &s->flying, pc_slice_of((const char *)&tag, sizeof tag));
+    pc_hub_message *m = pc_map_take(&s->flying, pc_slice_of((const char *)&tag, sizeof tag));
     if (m != NULL) {
         pc_link_remove(&m->link);
-        pc_list_put_back(how == PC_REQUEUE ? &s->requeued : &s->dropped,
-                         &m->link);
+        pc_list_put_back(how == PC_REQUEUE ? &s->requeued : &s->dropped, &m->link);
         pc_loop_defer(s->loop, &s->settle);
     }
     return 0;
@@ -273,8 +272,8 @@ prefetch(pc_source *base, unsigned count, pc_err *err)
 static void destroy(pc_source *base);
 
 static pc_source *
-create(const pc_broker_config *config, pc_loop *loop,
-       const pc_source_hooks *hooks, const pc_log *log, pc_err *err)
+create(const pc_broker_config *config, pc_loop *loop, const pc_source_hooks *hooks,
+       const pc_log *log, pc_err *err)
 {
     if (config->hub == NULL) {
         pc_fail(err, PC_EDATA, "the memory broker needs a hub");
@@ -285,10 +284,8 @@ create(const pc_broker_config *config, pc_loop *loop,
         pc_fail_nomem(err);
         return NULL;
     }
-    s->base = (pc_source){.ops = &pc_source_memory,
-                          .hooks = *hooks,
-                          .log = log,
-                          .global_qos = true};
+    s->base =
+        (pc_source){.ops = &pc_source_memory, .hooks = *hooks, .log = log, .global_qos = true};
     s->loop = loop;
     s->hub = config->hub;
     pc_link_init(&s->consumers);
@@ -343,8 +340,7 @@ close_now(pc_source *base, pc_mono deadline, pc_err *err)
     s->state = IDLE;
     pc_loop_undefer(s->loop, &s->settle);
     while (!pc_list_empty(&s->consumers)) {
-        remove_consumer(s,
-                        PC_CONTAINER_OF(s->consumers.next, consumer, link));
+        remove_consumer(s, PC_CONTAINER_OF(s->consumers.next, consumer, link));
     }
     pc_link *link = NULL;
     while ((link = pc_list_take_front(&s->flight)) != NULL) {
@@ -366,8 +362,8 @@ silence(source *s)
     }
 }
 
-/* The child's copy of the hub may be locked for ever by a thread that exists only in the parent: it is left alone, and
- * with it the consumers, which are in its lists. */
+/* The child's copy of the hub may be locked for ever by a thread that exists only in the parent: it
+ * is left alone, and with it the consumers, which are in its lists. */
 static void
 abandon(pc_source *base)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The worker's side of the in-memory result store. Documents are written at once; the owner hears of it
- * at the end of the turn, as the contract of put() wants. */
+/* The worker's side of the in-memory result store. Documents are written at once; the owner hears
+ * of it at the end of the turn, as the contract of put() wants. */
 #include "base/mem.h"
 #include "io/memory_hub.h"
 #include "io/store.h"
@@ -41,8 +41,8 @@ on_report(void *ctx)
 }
 
 static pc_store *
-create(const pc_store_config *config, pc_loop *loop,
-       const pc_store_hooks *hooks, const pc_log *log, pc_err *err)
+create(const pc_store_config *config, pc_loop *loop, const pc_store_hooks *hooks, const pc_log *log,
+       pc_err *err)
 {
     if (config->hub == NULL) {
         pc_fail(err, PC_EDATA, "the memory result store needs a hub");
@@ -53,8 +53,7 @@ create(const pc_store_config *config, pc_loop *loop,
         pc_fail_nomem(err);
         return NULL;
     }
-    s->base =
-        (pc_store){.ops = &pc_store_memory, .hooks = *hooks, .log = log};
+    s->base = (pc_store){.ops = &pc_store_memory, .hooks = *hooks, .log = log};
     s->loop = loop;
     s->hub = config->hub;
     s->expires = config->expires;
@@ -71,9 +70,8 @@ put(pc_store *base, const pc_store_item *item, void *cookie, pc_err *err)
     if (a == NULL) {
         return pc_fail_nomem(err);
     }
-    if (pc_hub_put_doc(s->hub, item->id, item->document,
-                       item->state == PC_SUCCESS, s->expires, err)
-        != 0) {
+    if (pc_hub_put_doc(s->hub, item->id, item->document, item->state == PC_SUCCESS, s->expires,
+                       err) != 0) {
         pc_free(a);
         return -1;
     }

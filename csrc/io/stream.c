@@ -19,7 +19,7 @@ enum {
     CONNECTING,  // connect() under way
     SHAKING,     // TLS handshake
     OPEN,
-    ENDING       // failed; the last input is being handed out, closed() follows
+    ENDING  // failed; the last input is being handed out, closed() follows
 };
 
 static void on_ready(void *ctx, unsigned events);
@@ -173,8 +173,7 @@ fill(pc_stream *stream, pc_err *err)
 static int
 send_plain(pc_stream *stream, size_t *done, pc_err *err)
 {
-    ssize_t sent = send(stream->fd, pc_buf_ptr(&stream->out),
-                        pc_buf_len(&stream->out),
+    ssize_t sent = send(stream->fd, pc_buf_ptr(&stream->out), pc_buf_len(&stream->out),
                         MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent >= 0) {
         *done = (size_t)sent;
@@ -189,8 +188,8 @@ send_plain(pc_stream *stream, size_t *done, pc_err *err)
 static int
 send_tls(pc_stream *stream, size_t *done, pc_err *err)
 {
-    int want = pc_tls_write(stream->tls, pc_buf_ptr(&stream->out),
-                            pc_buf_len(&stream->out), done, err);
+    int want =
+        pc_tls_write(stream->tls, pc_buf_ptr(&stream->out), pc_buf_len(&stream->out), done, err);
     if (want == PC_TLS_EOF) {
         return pc_fail(err, PC_EIO, "the peer closed the connection");
     }
@@ -216,8 +215,7 @@ drain_out(pc_stream *stream, pc_err *err)
     size_t total = 0;
     while (rc > 0 && pc_buf_len(&stream->out) > 0) {
         size_t done = 0;
-        rc = stream->tls == NULL ? send_plain(stream, &done, err)
-                                 : send_tls(stream, &done, err);
+        rc = stream->tls == NULL ? send_plain(stream, &done, err) : send_tls(stream, &done, err);
         pc_buf_consume(&stream->out, done);
         total += done;
     }
@@ -336,12 +334,11 @@ set_attempt_timer(pc_stream *stream, const struct addrinfo *rest, pc_err *err)
 
 /* *again: the next address may do better; a bad certificate file or no memory would not. */
 static int
-attempt(pc_stream *stream, int family, const struct sockaddr *to,
-        socklen_t len, bool *again, pc_err *err)
+attempt(pc_stream *stream, int family, const struct sockaddr *to, socklen_t len, bool *again,
+        pc_err *err)
 {
     *again = false;
-    stream->fd =
-        socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    stream->fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (stream->fd < 0) {
         *again = errno == EAFNOSUPPORT;
         return pc_fail_errno(err, PC_EIO, "cannot create a socket");
@@ -352,8 +349,7 @@ attempt(pc_stream *stream, int family, const struct sockaddr *to,
             return -1;
         }
     }
-    if (connect(stream->fd, to, len) != 0 && errno != EINPROGRESS
-        && errno != EINTR) {
+    if (connect(stream->fd, to, len) != 0 && errno != EINPROGRESS && errno != EINTR) {
         char where[200];
         describe(stream, where, sizeof where);
         *again = true;
@@ -373,8 +369,7 @@ try_addresses(pc_stream *stream, pc_err *err)
         const struct addrinfo *at = stream->next_address;
         stream->next_address = at->ai_next;
         drop_socket(stream);
-        if (attempt(stream, at->ai_family, at->ai_addr, at->ai_addrlen, &again,
-                    err) == 0) {
+        if (attempt(stream, at->ai_family, at->ai_addr, at->ai_addrlen, &again, err) == 0) {
             return set_attempt_timer(stream, stream->next_address, err);
         }
     }
@@ -391,8 +386,7 @@ open_unix(pc_stream *stream, pc_err *err)
     }
     memcpy(to.sun_path, path, strlen(path));
     bool again = false;
-    if (attempt(stream, AF_UNIX, (const struct sockaddr *)&to, sizeof to,
-                &again, err) != 0) {
+    if (attempt(stream, AF_UNIX, (const struct sockaddr *)&to, sizeof to, &again, err) != 0) {
         return -1;
     }
     return set_attempt_timer(stream, NULL, err);
@@ -408,8 +402,7 @@ open_tcp(pc_stream *stream, pc_err *err)
     int rc = getaddrinfo(at->host, port, &hints, &stream->addresses);
     if (rc != 0) {
         stream->addresses = NULL;
-        return pc_fail(err, PC_EIO, "cannot resolve %s: %s", at->host,
-                       gai_strerror(rc));
+        return pc_fail(err, PC_EIO, "cannot resolve %s: %s", at->host, gai_strerror(rc));
     }
     stream->next_address = stream->addresses;
     return try_addresses(stream, err);
@@ -427,8 +420,7 @@ pc_stream_open(pc_stream *stream, const pc_endpoint *endpoint, pc_err *err)
     stream->endpoint = *endpoint;
     stream->give_up = pc_mono_add(pc_mono_now(), endpoint->connect_timeout_ns);
     stream->state = CONNECTING;
-    int rc = endpoint->unix_path != NULL ? open_unix(stream, err)
-                                         : open_tcp(stream, err);
+    int rc = endpoint->unix_path != NULL ? open_unix(stream, err) : open_tcp(stream, err);
     if (rc != 0) {
         pc_stream_close(stream);
     }
@@ -484,12 +476,10 @@ shake(pc_stream *stream)
         return;
     }
     if (want == PC_TLS_EOF) {
-        want = pc_fail(&err, PC_EIO,
-                       "the peer closed the connection in the TLS handshake");
+        want = pc_fail(&err, PC_EIO, "the peer closed the connection in the TLS handshake");
     }
     unsigned events = want == PC_TLS_WRITE ? PC_WRITE : PC_READ;
-    if (want < 0
-        || pc_loop_watch(stream->loop, &stream->watch, events, &err) != 0) {
+    if (want < 0 || pc_loop_watch(stream->loop, &stream->watch, events, &err) != 0) {
         report_closed(stream, &err);
     }
 }
@@ -549,15 +539,9 @@ on_ready(void *ctx, unsigned events)
 {
     pc_stream *stream = ctx;
     switch (stream->state) {
-    case CONNECTING:
-        finish_connect(stream);
-        break;
-    case SHAKING:
-        shake(stream);
-        break;
-    case OPEN:
-        serve(stream, events);
-        break;
+    case CONNECTING: finish_connect(stream); break;
+    case SHAKING: shake(stream); break;
+    case OPEN: serve(stream, events); break;
     default:  // ENDING: the deferred call reports it
         break;
     }

@@ -36,8 +36,7 @@ bio_write(BIO *bio, const char *data, int len)
 {
     pc_tls *tls = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
-    ssize_t sent =
-        send(tls->fd, data, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t sent = send(tls->fd, data, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent >= 0) {
         return (int)sent;
     }
@@ -86,10 +85,9 @@ static int
 attach_socket(pc_tls *tls, pc_err *err)
 {
     tls->method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "pyceleryc socket");
-    if (tls->method == NULL
-        || BIO_meth_set_write(tls->method, bio_write) != 1
-        || BIO_meth_set_read(tls->method, bio_read) != 1
-        || BIO_meth_set_ctrl(tls->method, bio_ctrl) != 1) {
+    if (tls->method == NULL || BIO_meth_set_write(tls->method, bio_write) != 1 ||
+        BIO_meth_set_read(tls->method, bio_read) != 1 ||
+        BIO_meth_set_ctrl(tls->method, bio_ctrl) != 1) {
         return pc_fail_nomem(err);
     }
     BIO *bio = BIO_new(tls->method);
@@ -106,16 +104,11 @@ attach_socket(pc_tls *tls, pc_err *err)
 
 /* Reasons by which a peer or we refuse an identity; anything else may be a passing trouble. */
 static const int refusals[] = {
-    SSL_R_CERTIFICATE_VERIFY_FAILED,
-    SSL_R_SSLV3_ALERT_BAD_CERTIFICATE,
-    SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED,
-    SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED,
-    SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN,
-    SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE,
-    SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE,
-    SSL_R_TLSV1_ALERT_UNKNOWN_CA,
-    SSL_R_TLSV1_ALERT_ACCESS_DENIED,
-    SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED,
+    SSL_R_CERTIFICATE_VERIFY_FAILED,       SSL_R_SSLV3_ALERT_BAD_CERTIFICATE,
+    SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED, SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED,
+    SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN, SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE,
+    SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE,   SSL_R_TLSV1_ALERT_UNKNOWN_CA,
+    SSL_R_TLSV1_ALERT_ACCESS_DENIED,       SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED,
 };
 
 static bool
@@ -145,8 +138,7 @@ fail_ssl(const pc_tls *tls, const char *doing, pc_err *err)
     ERR_clear_error();
     if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
         long result = SSL_get_verify_result(tls->ssl);
-        return pc_fail(err, PC_EAUTH,
-                       "the server's certificate is not accepted: %s",
+        return pc_fail(err, PC_EAUTH, "the server's certificate is not accepted: %s",
                        X509_verify_cert_error_string(result));
     }
     if (reason == SSL_R_WRONG_VERSION_NUMBER) {
@@ -155,8 +147,8 @@ fail_ssl(const pc_tls *tls, const char *doing, pc_err *err)
                        "this port",
                        doing);
     }
-    return pc_fail(err, is_refusal(reason) ? PC_EAUTH : PC_EIO,
-                   "TLS %s failed: %s", doing, reason_text(code));
+    return pc_fail(err, is_refusal(reason) ? PC_EAUTH : PC_EIO, "TLS %s failed: %s", doing,
+                   reason_text(code));
 }
 
 /* What the result of an SSL_ function means. */
@@ -164,14 +156,10 @@ static int
 judge(pc_tls *tls, int rc, const char *doing, pc_err *err)
 {
     switch (SSL_get_error(tls->ssl, rc)) {
-    case SSL_ERROR_NONE:
-        return PC_TLS_DONE;
-    case SSL_ERROR_WANT_READ:
-        return PC_TLS_READ;
-    case SSL_ERROR_WANT_WRITE:
-        return PC_TLS_WRITE;
-    case SSL_ERROR_ZERO_RETURN:
-        return PC_TLS_EOF;
+    case SSL_ERROR_NONE: return PC_TLS_DONE;
+    case SSL_ERROR_WANT_READ: return PC_TLS_READ;
+    case SSL_ERROR_WANT_WRITE: return PC_TLS_WRITE;
+    case SSL_ERROR_ZERO_RETURN: return PC_TLS_EOF;
     case SSL_ERROR_SYSCALL:
         ERR_clear_error();
         if (tls->sys_errno == 0) {
@@ -179,8 +167,7 @@ judge(pc_tls *tls, int rc, const char *doing, pc_err *err)
         }
         errno = tls->sys_errno;
         return pc_fail_errno(err, PC_EIO, "TLS %s failed", doing);
-    default:
-        return fail_ssl(tls, doing, err);
+    default: return fail_ssl(tls, doing, err);
     }
 }
 
@@ -189,8 +176,7 @@ fail_file(const char *what, const char *path, pc_err *err)
 {
     unsigned long code = ERR_peek_last_error();
     ERR_clear_error();
-    return pc_fail(err, PC_EDATA, "cannot use the %s %s: %s", what, path,
-                   reason_text(code));
+    return pc_fail(err, PC_EDATA, "cannot use the %s %s: %s", what, path, reason_text(code));
 }
 
 /* --- configuration --- */
@@ -200,8 +186,7 @@ static int
 check_path(const char *what, const char *path, pc_err *err)
 {
     if (path != NULL && access(path, R_OK) != 0) {
-        return pc_fail_errno(err, PC_EDATA, "cannot read the %s %s", what,
-                             path);
+        return pc_fail_errno(err, PC_EDATA, "cannot read the %s %s", what, path);
     }
     return 0;
 }
@@ -209,9 +194,9 @@ check_path(const char *what, const char *path, pc_err *err)
 static int
 check_paths(const pc_tls_config *config, pc_err *err)
 {
-    if (check_path("CA file", config->ca_file, err) != 0
-        || check_path("CA directory", config->ca_path, err) != 0
-        || check_path("certificate", config->cert_file, err) != 0) {
+    if (check_path("CA file", config->ca_file, err) != 0 ||
+        check_path("CA directory", config->ca_path, err) != 0 ||
+        check_path("certificate", config->cert_file, err) != 0) {
         return -1;
     }
     return check_path("private key", config->key_file, err);
@@ -244,8 +229,8 @@ load_identity(SSL_CTX *ctx, const pc_tls_config *config, pc_err *err)
     int rc = 0;
     if (SSL_CTX_use_certificate_chain_file(ctx, cert) != 1) {
         rc = fail_file("certificate", cert, err);
-    } else if (SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1
-               || SSL_CTX_check_private_key(ctx) != 1) {
+    } else if (SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1 ||
+               SSL_CTX_check_private_key(ctx) != 1) {
         rc = fail_file("private key", key, err);
     }
     // The password is lent for this call only.
@@ -266,11 +251,8 @@ load_trust(SSL_CTX *ctx, const pc_tls_config *config, pc_err *err)
                    ? 0
                    : fail_file("CA store", "of the system", err);
     }
-    if (SSL_CTX_load_verify_locations(ctx, config->ca_file, config->ca_path)
-        != 1) {
-        return fail_file("CA file",
-                         config->ca_file == NULL ? config->ca_path
-                                                 : config->ca_file,
+    if (SSL_CTX_load_verify_locations(ctx, config->ca_file, config->ca_path) != 1) {
+        return fail_file("CA file", config->ca_file == NULL ? config->ca_path : config->ca_file,
                          err);
     }
     return 0;
@@ -280,8 +262,7 @@ static int
 make_context(pc_tls *tls, const pc_tls_config *config, pc_err *err)
 {
     tls->ctx = SSL_CTX_new(TLS_client_method());
-    if (tls->ctx == NULL
-        || SSL_CTX_set_min_proto_version(tls->ctx, TLS1_2_VERSION) != 1) {
+    if (tls->ctx == NULL || SSL_CTX_set_min_proto_version(tls->ctx, TLS1_2_VERSION) != 1) {
         ERR_clear_error();
         return pc_fail_nomem(err);
     }
@@ -289,15 +270,12 @@ make_context(pc_tls *tls, const pc_tls_config *config, pc_err *err)
 #ifdef SSL_OP_IGNORE_UNEXPECTED_EOF  // our protocols see truncation themselves
     SSL_CTX_set_options(tls->ctx, SSL_OP_IGNORE_UNEXPECTED_EOF);
 #endif
-    SSL_CTX_set_mode(tls->ctx, SSL_MODE_ENABLE_PARTIAL_WRITE
-                                   | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
-                                   | SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_mode(tls->ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                                   SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_clear_mode(tls->ctx, SSL_MODE_AUTO_RETRY);
-    if (config->ciphers != NULL
-        && SSL_CTX_set_cipher_list(tls->ctx, config->ciphers) != 1) {
+    if (config->ciphers != NULL && SSL_CTX_set_cipher_list(tls->ctx, config->ciphers) != 1) {
         ERR_clear_error();
-        return pc_fail(err, PC_EDATA, "no usable cipher in \"%s\"",
-                       config->ciphers);
+        return pc_fail(err, PC_EDATA, "no usable cipher in \"%s\"", config->ciphers);
     }
     if (load_trust(tls->ctx, config, err) != 0) {
         return -1;
@@ -314,11 +292,9 @@ set_server_name(SSL *ssl, const pc_tls_config *config, pc_err *err)
     if (name == NULL || name[0] == '\0') {
         return !config->check_hostname
                    ? 0
-                   : pc_fail(err, PC_EDATA,
-                             "a server name is needed to check it");
+                   : pc_fail(err, PC_EDATA, "a server name is needed to check it");
     }
-    bool is_ip = inet_pton(AF_INET, name, address) == 1
-                 || inet_pton(AF_INET6, name, address) == 1;
+    bool is_ip = inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1;
     int ok = 1;
     if (!is_ip) {
         ok = (int)SSL_set_tlsext_host_name(ssl, name);
@@ -358,8 +334,7 @@ pc_tls_new(const pc_tls_config *config, int fd, pc_err *err)
         pc_fail_nomem(err);
         goto fail;
     }
-    if (attach_socket(tls, err) != 0
-        || set_server_name(tls->ssl, config, err) != 0) {
+    if (attach_socket(tls, err) != 0 || set_server_name(tls->ssl, config, err) != 0) {
         goto fail;
     }
     SSL_set_connect_state(tls->ssl);
@@ -392,8 +367,8 @@ pc_tls_handshake(pc_tls *tls, pc_err *err)
     return judge(tls, rc, "handshake", err);
 }
 
-/* Goes on while OpenSSL holds decrypted bytes, which no poll can see. One record fits into 16 KiB: with that much
- * room nothing stays behind. */
+/* Goes on while OpenSSL holds decrypted bytes, which no poll can see. One record fits into 16 KiB:
+ * with that much room nothing stays behind. */
 int
 pc_tls_read(pc_tls *tls, void *to, size_t n, size_t *done, pc_err *err)
 {

@@ -109,7 +109,7 @@ reader_turn(reader *r)
 
 int
 world_publish(const world *w, const char *exchange, const char *key, const char *body, int priority,
-        bool mandatory)
+              bool mandatory)
 {
     pc_message message;
     pc_message_init(&message);
@@ -119,8 +119,8 @@ world_publish(const world *w, const char *exchange, const char *key, const char 
     message.headers = pc_slice_str("{\"id\": \"1\"}");
     message.body = pc_slice_str(body);
     message.priority = priority;
-    return w->producer->ops->publish(w->producer, &message, mandatory, (pc_wall){0}, false,
-                                     soon, NULL);
+    return w->producer->ops->publish(w->producer, &message, mandatory, (pc_wall){0}, false, soon,
+                                     NULL);
 }
 
 void
@@ -153,14 +153,13 @@ uint64_t
 world_ready(const world *w, const char *queue)
 {
     uint64_t messages = 0, consumers = 0;
-    PC_ASSERT_INT(
-        w->producer->ops->size(w->producer, queue, &messages, &consumers, soon, NULL), 0);
+    PC_ASSERT_INT(w->producer->ops->size(w->producer, queue, &messages, &consumers, soon, NULL), 0);
     return messages;
 }
 
 void
 world_declare(const world *w, const char *name, const char *exchange, const char *type,
-        const char *key)
+              const char *key)
 {
     pc_queue queue = {
         .name = name, .exchange = exchange, .exchange_type = type, .routing_key = key};

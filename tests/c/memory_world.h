@@ -18,7 +18,7 @@ typedef struct reader {
     char bodies[MOST][16];
     uint64_t tags[MOST];
     bool again[MOST];
-    bool settle;       // from inside message()
+    bool settle;  // from inside message()
     pc_settle how;
     char cancelled[32];
     atomic_int *total;  // instead of remembering

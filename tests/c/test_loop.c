@@ -21,8 +21,8 @@ typedef struct probe {
     int fds[2];
     int calls;
     unsigned events;
-    int again;            // how often the defer or timer adds itself again
-    struct probe *victim; // unwatched when called
+    int again;             // how often the defer or timer adds itself again
+    struct probe *victim;  // unwatched when called
 } probe;
 
 static pc_mono
@@ -153,7 +153,8 @@ test_loop_skips_a_watch_removed_in_dispatch(void)
     pc_loop_free(loop);
 }
 
-/* The slot is used again between wait() and dispatch(): the old event must not reach the new watch. */
+/* The slot is used again between wait() and dispatch(): the old event must not reach the new watch.
+ */
 void
 test_loop_event_does_not_reach_the_next_user_of_a_slot(void)
 {
@@ -396,8 +397,8 @@ make_and_use(void *arg)
         return -1;
     }
     probe_init(&p, loop);
-    if (pc_loop_watch(loop, &p.watch, PC_READ, NULL) == 0
-        && pc_loop_set_timer(loop, &p.timer, in_ms(0), NULL) == 0) {
+    if (pc_loop_watch(loop, &p.watch, PC_READ, NULL) == 0 &&
+        pc_loop_set_timer(loop, &p.timer, in_ms(0), NULL) == 0) {
         rc = 0;
     }
     pc_loop_unwatch(loop, &p.watch);

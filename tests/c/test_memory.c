@@ -5,8 +5,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "memory_world.h"
 #include "io/memory_route.h"
+#include "memory_world.h"
 
 static const char *const one_queue[] = {"q", NULL};
 static const char *const two_queues[] = {"q", "p", NULL};
@@ -243,7 +243,8 @@ test_memory_auto_delete_queue_goes_with_its_last_consumer(void)
 {
     world w;
     reader r;
-    pc_queue queue = {.name = "tmp", .auto_delete = true, .exchange = "x", .exchange_type = "fanout"};
+    pc_queue queue = {
+        .name = "tmp", .auto_delete = true, .exchange = "x", .exchange_type = "fanout"};
     world_setup(&w);
     reader_start(&r, &w, one_queue);
     PC_ASSERT_INT(r.source->ops->add_queue(r.source, &queue, NULL), 0);
@@ -264,13 +265,13 @@ test_memory_topic_patterns(void)
         const char *key;
         bool matches;
     } cases[] = {
-        {"a.b", "a.b", true},      {"a.b", "a.c", false},    {"a.*", "a.b", true},
-        {"a.*", "a", false},       {"a.*", "a.b.c", false},  {"#", "", true},
-        {"#", "a.b.c", true},      {"a.#", "a", true},       {"a.#", "a.b.c", true},
-        {"#.c", "a.b.c", true},    {"#.c", "c", true},       {"#.c", "a.b", false},
-        {"*.#.z", "a.z", true},    {"*.#.z", "z", false},    {"a.#.b.#", "a.x.b", true},
-        {"", "", true},            {"", "a", false},         {"*", "", false},
-        {"a..b", "a..b", true},    {"a.*.b", "a..b", true},  {"ab", "a", false},
+        {"a.b", "a.b", true},   {"a.b", "a.c", false},   {"a.*", "a.b", true},
+        {"a.*", "a", false},    {"a.*", "a.b.c", false}, {"#", "", true},
+        {"#", "a.b.c", true},   {"a.#", "a", true},      {"a.#", "a.b.c", true},
+        {"#.c", "a.b.c", true}, {"#.c", "c", true},      {"#.c", "a.b", false},
+        {"*.#.z", "a.z", true}, {"*.#.z", "z", false},   {"a.#.b.#", "a.x.b", true},
+        {"", "", true},         {"", "a", false},        {"*", "", false},
+        {"a..b", "a..b", true}, {"a.*.b", "a..b", true}, {"ab", "a", false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         bool got = pc_topic_match(pc_slice_str(cases[i].pattern), pc_slice_str(cases[i].key));

@@ -8,8 +8,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "memory_world.h"
 #include "io/store.h"
+#include "memory_world.h"
 
 typedef struct archive {
     world w;
@@ -65,10 +65,8 @@ get(const archive *a, const char *id)
     pc_buf out;
     bool found = false;
     pc_buf_init(&out);
-    PC_ASSERT_INT(a->results->ops->get(a->results, pc_slice_str(id), &out, &found, soon, NULL),
-                  0);
-    snprintf(text, sizeof text, "%.*s", (int)pc_buf_len(&out),
-             found ? pc_buf_ptr(&out) : "");
+    PC_ASSERT_INT(a->results->ops->get(a->results, pc_slice_str(id), &out, &found, soon, NULL), 0);
+    snprintf(text, sizeof text, "%.*s", (int)pc_buf_len(&out), found ? pc_buf_ptr(&out) : "");
     pc_buf_fini(&out);
     return found ? text : NULL;
 }
@@ -80,8 +78,7 @@ wait_for(const archive *a, const char *id, pc_mono deadline, bool *eintr, pc_err
     pc_buf out;
     pc_buf_init(&out);
     int rc = a->results->ops->wait(a->results, pc_slice_str(id), &out, deadline, eintr, err);
-    snprintf(text, sizeof text, "%.*s", (int)pc_buf_len(&out),
-             rc == 0 ? pc_buf_ptr(&out) : "");
+    snprintf(text, sizeof text, "%.*s", (int)pc_buf_len(&out), rc == 0 ? pc_buf_ptr(&out) : "");
     pc_buf_fini(&out);
     return rc == 0 ? text : NULL;
 }
@@ -202,7 +199,7 @@ test_memory_wait_in_many_threads(void)
         snprintf(many[i].id, sizeof many[i].id, "%d", i / 2);
         PC_ASSERT_INT(pthread_create(&many[i].thread, NULL, wait_in_thread, &many[i]), 0);
     }
-    usleep(100000);  // all of them wait
+    usleep(100000);                                         // all of them wait
     a.results->ops->unwatch(a.results, pc_slice_str("0"));  // while two wait for it
     for (int i = 0; i < THREADS / 2; i++) {
         char id[12];

@@ -6,8 +6,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "memory_world.h"
 #include "io/store.h"
+#include "memory_world.h"
 
 static const char *const one_queue[] = {"q", NULL};
 static const char *const two_queues[] = {"q", "p", NULL};
@@ -131,14 +131,12 @@ use_everything(void *arg)
     store = pc_store_memory.create(&where, loop, &store_hooks, NULL, NULL);
     results = pc_results_memory.create(&where, NULL, NULL);
     r.source = source;
-    if (w.producer == NULL || source == NULL || store == NULL || results == NULL
-        || source->ops->add_queue(source, &queue, NULL) != 0
-        || w.producer->ops->declare(w.producer, &other, soon, NULL) != 0
-        || source->ops->connect(source, NULL) != 0
-        || world_publish(&w, "x", "", "a", -1, true) != 0
-        || results->ops->watch(results, pc_slice_str("2"), NULL) != 0
-        || store->ops->put(store, &item, "c", NULL) != 0
-        || pc_loop_step(loop, soon, NULL) < 0) {
+    if (w.producer == NULL || source == NULL || store == NULL || results == NULL ||
+        source->ops->add_queue(source, &queue, NULL) != 0 ||
+        w.producer->ops->declare(w.producer, &other, soon, NULL) != 0 ||
+        source->ops->connect(source, NULL) != 0 || world_publish(&w, "x", "", "a", -1, true) != 0 ||
+        results->ops->watch(results, pc_slice_str("2"), NULL) != 0 ||
+        store->ops->put(store, &item, "c", NULL) != 0 || pc_loop_step(loop, soon, NULL) < 0) {
         goto done;
     }
     rc = r.got == 1 && stored == 1 ? 0 : -1;

@@ -23,7 +23,7 @@ typedef struct shared {
 typedef struct client {
     shared *all;
     pthread_t thread;
-    int want;        // number of answers that satisfies
+    int want;  // number of answers that satisfies
     int requests;
     int rc;
     bool eintr;

@@ -23,16 +23,16 @@ typedef struct fixture {
     pc_endpoint endpoint;
     int listener;
     int port;
-    int peer;          // accepted socket, blocking
+    int peer;  // accepted socket, blocking
     int opened;
     int readable;
     int closed;
-    bool in_call;      // a stream function is running: closed() would be an error
+    bool in_call;  // a stream function is running: closed() would be an error
     bool close_when_readable;
     bool reopen_when_closed;
-    size_t consume;    // bytes to consume per readable()
+    size_t consume;  // bytes to consume per readable()
     size_t consumed;
-    size_t most_in;    // most bytes seen by one readable()
+    size_t most_in;  // most bytes seen by one readable()
     pc_err why;
 } fixture;
 
@@ -83,8 +83,7 @@ on_closed(void *ctx, const pc_err *why)
 static int
 listen_on_loopback(int backlog, int *port)
 {
-    struct sockaddr_in at = {.sin_family = AF_INET,
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof at;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     PC_ASSERT(fd >= 0);
@@ -526,9 +525,8 @@ try_to_open(void *arg)
         return -1;
     }
     f.listener = listen_on_loopback(8, &f.port);
-    f.endpoint = (pc_endpoint){.host = "127.0.0.1",
-                               .port = f.port,
-                               .connect_timeout_ns = PC_NS_PER_SEC};
+    f.endpoint =
+        (pc_endpoint){.host = "127.0.0.1", .port = f.port, .connect_timeout_ns = PC_NS_PER_SEC};
     pc_stream_hooks hooks = {on_opened, on_readable, on_closed, &f};
     pc_stream_init(&f.stream, f.loop, &hooks);
     int rc = pc_stream_open(&f.stream, &f.endpoint, NULL);

@@ -60,8 +60,7 @@ in_ms(int ms)
 static int
 listen_somewhere(int *port)
 {
-    struct sockaddr_in at = {.sin_family = AF_INET,
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof at;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     PC_ASSERT(fd >= 0);
@@ -169,14 +168,10 @@ setup(client *c, int port)
 {
     *c = (client){.loop = pc_loop_new(NULL)};
     PC_ASSERT(c->loop);
-    c->tls = (pc_tls_config){.ca_file = "ca.pem",
-                             .server_name = "queue.test",
-                             .verify = true,
-                             .check_hostname = true};
-    c->endpoint = (pc_endpoint){.host = "127.0.0.1",
-                                .port = port,
-                                .tls = &c->tls,
-                                .connect_timeout_ns = 8 * PC_NS_PER_SEC};
+    c->tls = (pc_tls_config){
+        .ca_file = "ca.pem", .server_name = "queue.test", .verify = true, .check_hostname = true};
+    c->endpoint = (pc_endpoint){
+        .host = "127.0.0.1", .port = port, .tls = &c->tls, .connect_timeout_ns = 8 * PC_NS_PER_SEC};
     pc_stream_hooks hooks = {on_opened, on_readable, on_closed, c};
     pc_stream_init(&c->stream, c->loop, &hooks);
 }

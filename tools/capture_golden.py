@@ -2,12 +2,14 @@
 
     python tools/capture_golden.py AMQP_URL REDIS_URL [OUTPUT_DIRECTORY]
 
-Run it by hand with a Python that has Celery 5.6.3, PyYAML and msgpack. It writes amqp.json (messages
-recorded between Celery and the broker, byte for byte), redis.json (envelopes) and results.json
-(result documents). Each is a list of flat objects whose values are all strings, bytes in base64.
+Run it by hand with a Python that has Celery 5.6.3, PyYAML and msgpack. It writes amqp.json
+(messages recorded between Celery and the broker, byte for byte), redis.json (envelopes) and
+results.json (result documents). Each is a list of flat objects whose values are all strings,
+bytes in base64.
 
-The broker's queues and the Redis database are used under names of this run only and are
-cleaned up. Installation paths in tracebacks are replaced by "/lib", the host name is "golden".
+Queues have names of this run only, the Redis database must be empty; both are cleaned up. In
+tracebacks, installation paths become "/lib" and the source lines of libraries "...". The host
+name is "golden". As root, set C_FORCE_ROOT=1.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import base64
 import json
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import struct
@@ -92,7 +95,8 @@ NUMBERS = {
     "text": "žluť \U0001f600 \x7f \" \\ \n", "empty": "", "map": {}, "list": [],
 }  # fmt: skip
 EXTRA = {
-    "message_id": "m-1", "app_id": "app", "type": "kind", "user_id": "guest", "timestamp": 1893456000,
+    "message_id": "m-1", "app_id": "app", "type": "kind", "user_id": "guest",
+    "timestamp": 1893456000,
 }  # fmt: skip
 
 CASES: dict[str, Callable[[], Any]] = {
@@ -299,8 +303,9 @@ class Worker:
             "GOLDEN_EXTENDED": "1" if extended else "", "PYTHONDONTWRITEBYTECODE": "1",
         }  # fmt: skip
         command = [
-            sys.executable, "-m", "celery", "-A", "capture_golden", "worker", "-P", "solo", "-l", "critical",
-            "--without-gossip", "--without-mingle", "--without-heartbeat", "-n", "worker@golden",
+            sys.executable, "-m", "celery", "-A", "capture_golden", "worker", "-P", "solo",
+            "-l", "critical", "--without-gossip", "--without-mingle", "--without-heartbeat",
+            "-n", "worker@golden",
         ]  # fmt: skip
         self.process = subprocess.Popen(command, env=env, cwd=Path(__file__).parent)
 
@@ -357,13 +362,15 @@ def envelope(case: str, sender: str, key: bytes, text: str) -> RECORD:
 
 
 def take_all(store: redis.Redis, queue: str, case: str, sender: str) -> list[RECORD]:
-    keys = sorted(store.keys(f"{queue}*"))
-    taken = [(key, store.rpop(key)) for key in keys if store.type(key) == b"list" for _ in range(store.llen(key))]
-    return [envelope(case, sender, key, text.decode()) for key, text in taken]
+    found = []
+    for key in sorted(store.keys(f"{queue}*")):
+        while store.type(key) == b"list":
+            found.append(envelope(case, sender, key, store.rpop(key).decode()))
+    return found
 
 
 def clean(store: redis.Redis) -> None:
-    for pattern in (f"*{QUEUE}*", "celery-task-meta-*", "celery-taskset-meta-*", "unacked*", "_kombu.*"):
+    for pattern in (f"*{QUEUE}*", "celery-task*-meta-*", "unacked*", "_kombu.*"):
         for key in store.scan_iter(pattern):
             store.delete(key)
 
@@ -393,14 +400,19 @@ def document(case: str, store: redis.Redis, key: bytes) -> RECORD:
         return {"case": case, "key": key.decode()}
     text = scrubbed(store.get(key).decode())
     content = json.loads(text)
-    members = {name: json.dumps(value) for name, value in content.items()} if isinstance(content, dict) else {}
+    members = {name: json.dumps(value) for name, value in content.items()}
     return {"case": case, "key": key.decode(), "document": text} | members
 
 
+LIBRARY_LINE = re.compile(r'(File \\"/lib/\w+/[^"]*", line \d+, in [^\\]*\\n    ).*?(\\n)')
+
+
 def scrubbed(text: str) -> str:
-    for path in sorted({p for p in sys.path if p} | {str(Path(__file__).parent)}, key=len, reverse=True):
+    """JSON text without the paths of this machine and without source of libraries."""
+    paths = {path for path in sys.path if path} | {str(Path(__file__).parent)}
+    for path in sorted(paths, key=len, reverse=True):
         text = text.replace(path + "/", "/lib/")
-    return text
+    return LIBRARY_LINE.sub(r"\1...\2", text)
 
 
 def write(directory: Path, name: str, records: list[RECORD]) -> None:

@@ -33,34 +33,39 @@ typedef struct parts {
 
 #define IN_MESSAGE(member) (offsetof(parts, message) + offsetof(pc_message, member))
 
+#define NAME(literal)                                                                             \
+    {                                                                                             \
+        literal, sizeof literal - 1                                                               \
+    }
+
 static const struct row {
     place place;
-    const char *name;
+    pc_slice name;
     kind kind;
     size_t offset;  // in parts; for MAP the place to enter
 } rows[] = {
-    {TOP, "body", TEXT, offsetof(parts, body)},
-    {TOP, "content-encoding", TEXT, IN_MESSAGE(content_encoding)},
-    {TOP, "content-type", TEXT, IN_MESSAGE(content_type)},
-    {TOP, "headers", HEADERS, 0},
-    {TOP, "properties", MAP, PROPERTIES},
-    {PROPERTIES, "correlation_id", TEXT, IN_MESSAGE(correlation_id)},
-    {PROPERTIES, "reply_to", TEXT, IN_MESSAGE(reply_to)},
-    {PROPERTIES, "message_id", TEXT, IN_MESSAGE(message_id)},
-    {PROPERTIES, "type", TEXT, IN_MESSAGE(type)},
-    {PROPERTIES, "user_id", TEXT, IN_MESSAGE(user_id)},
-    {PROPERTIES, "app_id", TEXT, IN_MESSAGE(app_id)},
-    {PROPERTIES, "cluster_id", TEXT, IN_MESSAGE(cluster_id)},
-    {PROPERTIES, "timestamp", SECONDS, IN_MESSAGE(timestamp)},
-    {PROPERTIES, "delivery_mode", NUMBER, IN_MESSAGE(delivery_mode)},
-    {PROPERTIES, "expiration", TEXT, IN_MESSAGE(expiration)},
-    {PROPERTIES, "delivery_info", MAP, DELIVERY_INFO},
-    {PROPERTIES, "priority", NUMBER, IN_MESSAGE(priority)},
-    {PROPERTIES, "body_encoding", TEXT, offsetof(parts, body_encoding)},
-    {PROPERTIES, "delivery_tag", TEXT, offsetof(parts, delivery_tag)},
-    {DELIVERY_INFO, "exchange", TEXT, IN_MESSAGE(exchange)},
-    {DELIVERY_INFO, "routing_key", TEXT, IN_MESSAGE(routing_key)},
-    {DELIVERY_INFO, "redelivered", FLAG, IN_MESSAGE(redelivered)},
+    {TOP, NAME("body"), TEXT, offsetof(parts, body)},
+    {TOP, NAME("content-encoding"), TEXT, IN_MESSAGE(content_encoding)},
+    {TOP, NAME("content-type"), TEXT, IN_MESSAGE(content_type)},
+    {TOP, NAME("headers"), HEADERS, 0},
+    {TOP, NAME("properties"), MAP, PROPERTIES},
+    {PROPERTIES, NAME("correlation_id"), TEXT, IN_MESSAGE(correlation_id)},
+    {PROPERTIES, NAME("reply_to"), TEXT, IN_MESSAGE(reply_to)},
+    {PROPERTIES, NAME("message_id"), TEXT, IN_MESSAGE(message_id)},
+    {PROPERTIES, NAME("type"), TEXT, IN_MESSAGE(type)},
+    {PROPERTIES, NAME("user_id"), TEXT, IN_MESSAGE(user_id)},
+    {PROPERTIES, NAME("app_id"), TEXT, IN_MESSAGE(app_id)},
+    {PROPERTIES, NAME("cluster_id"), TEXT, IN_MESSAGE(cluster_id)},
+    {PROPERTIES, NAME("timestamp"), SECONDS, IN_MESSAGE(timestamp)},
+    {PROPERTIES, NAME("delivery_mode"), NUMBER, IN_MESSAGE(delivery_mode)},
+    {PROPERTIES, NAME("expiration"), TEXT, IN_MESSAGE(expiration)},
+    {PROPERTIES, NAME("delivery_info"), MAP, DELIVERY_INFO},
+    {PROPERTIES, NAME("priority"), NUMBER, IN_MESSAGE(priority)},
+    {PROPERTIES, NAME("body_encoding"), TEXT, offsetof(parts, body_encoding)},
+    {PROPERTIES, NAME("delivery_tag"), TEXT, offsetof(parts, delivery_tag)},
+    {DELIVERY_INFO, NAME("exchange"), TEXT, IN_MESSAGE(exchange)},
+    {DELIVERY_INFO, NAME("routing_key"), TEXT, IN_MESSAGE(routing_key)},
+    {DELIVERY_INFO, NAME("redelivered"), FLAG, IN_MESSAGE(redelivered)},
 };
 
 #define ROWS (sizeof rows / sizeof rows[0])
@@ -165,8 +170,7 @@ write_map(writer *w, place where)
         if (row->place != where || is_absent(row, value)) {
             continue;
         }
-        if (sink->ops->key(sink, pc_slice_str(row->name), w->err) < 0
-            || write_value(w, row, value) < 0) {
+        if (sink->ops->key(sink, row->name, w->err) < 0 || write_value(w, row, value) < 0) {
             return -1;
         }
     }
@@ -313,6 +317,20 @@ read_end(void *ctx)
     return 0;
 }
 
+/* Starts behind the last one found, since senders keep the order. */
+static const struct row *
+find(const struct row *last, place where, pc_slice name)
+{
+    size_t start = last == NULL ? 0 : (size_t)(last - rows) + 1;
+    for (size_t i = 0; i < ROWS; i++) {
+        const struct row *row = &rows[start + i < ROWS ? start + i : start + i - ROWS];
+        if (row->place == where && pc_slice_eq(row->name, name)) {
+            return row;
+        }
+    }
+    return NULL;
+}
+
 static int
 read_key(void *ctx, pc_slice name)
 {
@@ -321,12 +339,7 @@ read_key(void *ctx, pc_slice name)
     if (where == ELSEWHERE) {
         return 0;
     }
-    r->row = NULL;
-    for (const struct row *row = rows; row < rows + ROWS; row++) {
-        if (row->place == where && pc_slice_is(name, row->name)) {
-            r->row = row;
-        }
-    }
+    r->row = find(r->row, where, name);
     if (expected(r, HEADERS) != NULL) {
         r->headers_key = name;
         r->parts->message.headers_kind = PC_HEADERS_NONE;
@@ -345,33 +358,43 @@ static const pc_visit visit = {
     .array_end = read_end,
 };
 
-/* Behind the quote that ends the string whose first quote is at `at`. */
+/* Behind the quote that ends the string whose first quote is at `at`. A quote ends it unless an
+ * odd number of backslashes stands before. */
 static const char *
-skip_string(const char *at)
+skip_string(const char *at, const char *end)
 {
-    for (at++; *at != '"'; at++) {
-        at += *at == '\\' ? 1 : 0;
-    }
+    size_t slashes;
+    do {
+        at = memchr(at + 1, '"', (size_t)(end - at - 1));
+        for (slashes = 0; at[-1 - (ptrdiff_t)slashes] == '\\';) {
+            slashes++;
+        }
+    } while (slashes % 2 == 1);
     return at + 1;
 }
 
 /* The text of the object that follows a key. The whole is known to be well-formed JSON, so
- * every bracket has its end and only strings need to be skipped. */
+ * every bracket and string has its end and only strings need to be skipped. */
 static pc_slice
-object_after(pc_slice key)
+object_after(pc_slice key, const char *end)
 {
-    const char *at = key.ptr + key.len + 1;
-    int depth = 0;
-    while (*at != '{') {
-        at++;
-    }
+    const char *at = memchr(key.ptr + key.len, '{', (size_t)(end - key.ptr) - key.len);
     const char *start = at;
+    int depth = 0;
     do {
-        if (*at == '"') {
-            at = skip_string(at);
+        switch (*at) {
+        case '"':
+            at = skip_string(at, end);
             continue;
+        case '{':
+            depth++;
+            break;
+        case '}':
+            depth--;
+            break;
+        default:
+            break;
         }
-        depth += *at == '{' ? 1 : *at == '}' ? -1 : 0;
         at++;
     } while (depth > 0);
     return pc_slice_of(start, (size_t)(at - start));
@@ -393,7 +416,7 @@ find_headers(reader *r)
     if (r->headers_key.ptr < r->text.ptr || r->headers_key.ptr >= r->text.ptr + r->text.len) {
         return refuse(r->err, "the key of the headers is escaped");
     }
-    message->headers = object_after(r->headers_key);
+    message->headers = object_after(r->headers_key, r->text.ptr + r->text.len);
     return 0;
 }
 

@@ -45,33 +45,38 @@ typedef struct reader {
 } reader;
 
 static const struct header {
-    const char *name;
+    pc_slice name;
     kind kind;
     size_t field;   // in pc_task_fields
     size_t target;  // in pc_head, for kinds that are read into it
 } headers[] = {
+#define NAME(literal)                                                                             \
+    {                                                                                             \
+        literal, sizeof literal - 1                                                               \
+    }
 #define BOTH(member) offsetof(pc_task_fields, member), offsetof(pc_head, member)
 #define WRITTEN(member) offsetof(pc_task_fields, member), 0
-    {"lang", LANGUAGE, 0, 0},
-    {"task", TEXT, BOTH(task)},
-    {"id", TEXT, BOTH(id)},
-    {"shadow", LOOSE_TEXT, BOTH(shadow)},
-    {"eta", MOMENT, BOTH(eta)},
-    {"expires", MOMENT, BOTH(expires)},
-    {"group", TEXT, BOTH(group)},
-    {"group_index", GROUP_INDEX, 0, 0},
-    {"retries", INTEGER, BOTH(retries)},
-    {"timelimit", LIMITS, 0, 0},
-    {"root_id", TEXT, BOTH(root_id)},
-    {"parent_id", TEXT, BOTH(parent_id)},
-    {"argsrepr", LOOSE_TEXT, BOTH(argsrepr)},
-    {"kwargsrepr", LOOSE_TEXT, BOTH(kwargsrepr)},
-    {"origin", LOOSE_TEXT, BOTH(origin)},
-    {"ignore_result", BOOLEAN, BOTH(ignore_result)},
-    {"replaced_task_nesting", NESTING, WRITTEN(replaced_task_nesting)},
-    {"stamped_headers", STAMP_NAMES, 0, 0},
-    {"stamps", STAMPS, 0, 0},
-    {"compression", COMPRESSION, 0, offsetof(pc_head, compression)},
+    {NAME("lang"), LANGUAGE, 0, 0},
+    {NAME("task"), TEXT, BOTH(task)},
+    {NAME("id"), TEXT, BOTH(id)},
+    {NAME("shadow"), LOOSE_TEXT, BOTH(shadow)},
+    {NAME("eta"), MOMENT, BOTH(eta)},
+    {NAME("expires"), MOMENT, BOTH(expires)},
+    {NAME("group"), TEXT, BOTH(group)},
+    {NAME("group_index"), GROUP_INDEX, 0, 0},
+    {NAME("retries"), INTEGER, BOTH(retries)},
+    {NAME("timelimit"), LIMITS, 0, 0},
+    {NAME("root_id"), TEXT, BOTH(root_id)},
+    {NAME("parent_id"), TEXT, BOTH(parent_id)},
+    {NAME("argsrepr"), LOOSE_TEXT, BOTH(argsrepr)},
+    {NAME("kwargsrepr"), LOOSE_TEXT, BOTH(kwargsrepr)},
+    {NAME("origin"), LOOSE_TEXT, BOTH(origin)},
+    {NAME("ignore_result"), BOOLEAN, BOTH(ignore_result)},
+    {NAME("replaced_task_nesting"), NESTING, WRITTEN(replaced_task_nesting)},
+    {NAME("stamped_headers"), STAMP_NAMES, 0, 0},
+    {NAME("stamps"), STAMPS, 0, 0},
+    {NAME("compression"), COMPRESSION, 0, offsetof(pc_head, compression)},
+#undef NAME
 #undef BOTH
 #undef WRITTEN
 };
@@ -143,7 +148,7 @@ put_value(const struct header *row, const pc_task_fields *fields, pc_slice compr
     case COMPRESSION:
         return sink->ops->string(sink, compression, err);
     }
-    return pc_fail(err, PC_ESTATE, "header %s cannot be written", row->name);
+    return pc_fail(err, PC_ESTATE, "header %s cannot be written", row->name.ptr);
 }
 
 int
@@ -154,7 +159,7 @@ pc_proto2_write(const pc_task_fields *fields, pc_slice compression, pc_sink *sin
         if (row->kind == COMPRESSION && compression.ptr == NULL) {
             continue;
         }
-        if (sink->ops->key(sink, pc_slice_str(row->name), err) < 0
+        if (sink->ops->key(sink, row->name, err) < 0
             || put_value(row, fields, compression, sink, err) < 0) {
             return -1;
         }
@@ -170,8 +175,8 @@ find(const struct header *last, pc_slice name)
 {
     size_t start = last == NULL ? 0 : (size_t)(last - headers) + 1;
     for (size_t i = 0; i < HEADERS; i++) {
-        const struct header *row = &headers[(start + i) % HEADERS];
-        if (pc_slice_is(name, row->name)) {
+        const struct header *row = &headers[start + i < HEADERS ? start + i : start + i - HEADERS];
+        if (pc_slice_eq(name, row->name)) {
             return row;
         }
     }
@@ -475,7 +480,7 @@ finish(reader *r)
         return pc_fail(r->err, PC_ENOTFOUND, "no \"task\" header: not protocol 2");
     }
     if (r->bad != NULL) {
-        return pc_fail(r->err, PC_EDATA, "header \"%s\" has a wrong type", r->bad->name);
+        return pc_fail(r->err, PC_EDATA, "header \"%s\" has a wrong type", r->bad->name.ptr);
     }
     if (head->task.ptr == NULL || head->id.ptr == NULL) {
         return pc_fail(r->err, PC_EDATA, "header \"%s\" is missing or null",

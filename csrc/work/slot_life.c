@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -157,7 +158,7 @@ child_died(void *ctx, unsigned events)
 
 /* In the new child. The parent's memory is left as it is; its descriptors are closed. */
 static void
-run_child(pc_slot *own, int fd)
+run_child(pc_slot *own, int fd, pid_t parent)
 {
     pc_prefork *pool = own->pool;
     pc_child child = {
@@ -177,6 +178,11 @@ run_child(pc_slot *own, int fd)
     }
     pc_buf_init(&child.in);
     pc_buf_init(&child.memory);
+    // without a parent nobody would ever close the socket's other end if a task's own child holds a copy
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) {
+        _exit(1);
+    }
     _exit(pc_child_main(&child, own->index));
 }
 
@@ -228,10 +234,11 @@ pc_slot_spawn(pc_slot *child, pc_err *err)
         return pc_fail_errno(err, PC_EIO, "socketpair");
     }
     pc_gate_reset(child->gate, child->sent_seq);
+    pid_t parent = getpid();
     pid_t pid = runner->fork(runner->ctx);
     if (pid == 0) {
         (void)close(pair[0]);
-        run_child(child, pair[1]);
+        run_child(child, pair[1], parent);
     }
     int fork_errno = errno;
     (void)close(pair[1]);

@@ -1,0 +1,403 @@
+"""From the app's settings to the machine in C, and the machine's rare questions answered.
+
+The machine (csrc/work) moves messages; here is what has to be said or stored in Python: log lines (T-100), signals, states
+of tasks that never came to an end in their process (T-007, T-178, C-063), what a pool's child does when it starts.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from kombu import Queue
+from kombu.serialization import prepare_accept_content, registry
+
+from pyceleryc import _core, _state, signals
+from pyceleryc.app.trace import LOG_RECEIVED, Hooks, make_request, make_tracer, register_all
+from pyceleryc.exceptions import (
+    ImproperlyConfigured,
+    NotRegistered,
+    SoftTimeLimitExceeded,
+    TaskRevokedError,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
+from pyceleryc.utils.time import rate
+from pyceleryc.worker.request import Request
+
+if TYPE_CHECKING:
+    from pyceleryc.app.base import Celery
+    from pyceleryc.app.task import Context, Task
+
+consumer_log = logging.getLogger("celery.worker.consumer.consumer")
+connection_log = logging.getLogger("celery.worker.consumer.connection")
+strategy_log = logging.getLogger("celery.worker.strategy")
+request_log = logging.getLogger("celery.worker.request")
+pool_log = logging.getLogger("celery.concurrency")
+
+WARM, COLD = 0, 1
+POOLS = {"prefork": "prefork", "processes": "prefork", "threads": "threads", "solo": "solo"}
+#: Signals whose handlers belong to the parent only.
+CHILD_DEFAULTS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGTTIN", "SIGTTOU", "SIGUSR2")
+
+
+class Machine:
+    """One worker: builds the core's worker from the app and runs it.
+
+    Parameters: the app; `hostname`, the node name; `pool`, one of prefork, threads, solo; `concurrency`, its size; the others override the
+    settings of the same meaning; `consumer`, the object that signals name as their sender (default: this one).
+    """
+
+    def __init__(self, app: Celery, hostname: str, *, pool: str = "prefork", concurrency: int | None = None,
+                 queues: Iterable[Queue] | None = None, prefetch_multiplier: int | None = None,
+                 max_tasks_per_child: int | None = None, max_memory_per_child: int | None = None,
+                 time_limit: float | None = None, soft_time_limit: float | None = None,
+                 on_ready: Callable[[], None] | None = None, consumer: Any = None) -> None:
+        if pool not in POOLS:
+            raise ImproperlyConfigured(f"There is no pool {pool!r}; choose one of {', '.join(sorted(POOLS))}.")
+        self.app = app
+        self.hostname = hostname
+        self.pool = POOLS[pool]
+        self.concurrency = 1 if self.pool == "solo" else concurrency or app.conf.worker_concurrency or os.cpu_count() or 1
+        self.consumer = consumer or self
+        self.on_ready = on_ready
+        self.limits = (time_limit, soft_time_limit)
+        self.queues = list(queues) if queues is not None else list(app.amqp.queues.consume_from.values())
+        multiplier = app.conf.worker_prefetch_multiplier if prefetch_multiplier is None else prefetch_multiplier
+        self.prefetch = self.concurrency * multiplier
+        self.max_tasks_per_child = max_tasks_per_child or app.conf.worker_max_tasks_per_child
+        self.max_memory_per_child = max_memory_per_child or app.conf.worker_max_memory_per_child
+        hooks = Hooks(app, hostname, exits=self.pool == "prefork")
+        self.tracer = make_tracer(app, hostname, hooks)
+        self.core = _core.Worker(self._config(), self.tracer, MachineHooks(self))
+        for task in app.tasks.values():
+            self.register(task)
+        for queue in self.queues:
+            self.core.add_queue(app.amqp.queue_config(queue))
+
+    def _config(self) -> dict[str, Any]:
+        conf = self.app.conf
+        retry = conf.broker_connection_retry
+        at_start = conf.broker_connection_retry_on_startup
+        content_type, content_encoding = registry.name_to_type[conf.result_serializer], "utf-8"
+        return {
+            "broker": self._broker(),
+            "store": self.app.backend.core_config(),
+            "pool": self.pool,
+            "concurrency": self.concurrency,
+            "prefetch": self.prefetch,
+            "log_level": logging.getLogger("celery.worker").getEffectiveLevel(),
+            "accept": self._accept(),
+            "max_tasks_per_child": self.max_tasks_per_child,
+            "max_memory_per_child": self.max_memory_per_child,
+            "start_timeout": 0.0,
+            "retry": bool(retry),
+            "retry_on_startup": bool(retry if at_start is None else at_start),
+            "max_retries": conf.broker_connection_max_retries or -1,
+            "eta_task_limit": conf.worker_eta_task_limit,
+            "disable_rate_limits": bool(conf.worker_disable_rate_limits),
+            "result_content_type": content_type,
+            "result_content_encoding": content_encoding,
+            **self._wanted(),
+        }
+
+    def _broker(self) -> dict[str, Any]:
+        config = self.app.amqp.core_config(role="read")
+        if config is None:
+            raise ImproperlyConfigured(
+                f"No worker for broker {self.app.connection_for_read().as_uri()!r} yet: "
+                f"use one of {', '.join(sorted(_core.SCHEMES))} as broker_url.")
+        return {**config, "heartbeat": self.app.conf.broker_heartbeat}
+
+    def _accept(self) -> list[str]:
+        return sorted(prepare_accept_content(self.app.conf.accept_content)
+                      | {"application/data", "application/text"})
+
+    def _wanted(self) -> dict[str, bool]:
+        return {"want_received": strategy_log.isEnabledFor(logging.INFO) or bool(signals.task_received.receivers),
+                "want_accepted": request_log.isEnabledFor(logging.DEBUG)}
+
+    def register(self, task: Task) -> None:
+        """Makes a task, or its changed options, known to the machine."""
+        hard, soft = self.limits
+        on_failure, on_timeout = task.acks_on_failure, task.acks_on_timeout
+        either = task.acks_on_failure_or_timeout
+        self.core.task(task.name, {
+            "acks_late": bool(task.acks_late),
+            "acks_on_failure": bool(either if on_failure is None else on_failure),
+            "acks_on_timeout": bool(either if on_timeout is None else on_timeout),
+            "reject_on_worker_lost": bool(task.reject_on_worker_lost),
+            "ignore_result": bool(task.ignore_result),
+            "time_limit": _seconds(task.time_limit, hard),
+            "soft_time_limit": _seconds(task.soft_time_limit, soft),
+            "rate": float(rate(task.rate_limit)) if task.rate_limit else 0.0,
+        })
+
+    def run(self) -> None:
+        """Until stop(). Signals are noticed while the machine waits, whichever thread the kernel gives them to."""
+        with _Wakeup(self.core):
+            self.core.run()
+
+    def stop(self, how: int = WARM, timeout: float | None = None) -> None:
+        self.core.stop(how, -1.0 if timeout is None else timeout)
+
+    def close(self) -> None:
+        self.core.close()
+
+
+def _seconds(own: Any, default: float | None) -> float | None:
+    value = default if own is None else own
+    return None if not value else float(value)
+
+
+class _Wakeup:
+    """Lets signals end the machine's wait; only the main thread may set that up, others don't get signals."""
+
+    def __init__(self, core: _core.Worker) -> None:
+        self.core = core
+        self.ends: tuple[socket.socket, socket.socket] | None = None
+        self.before = -1
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self.ends = socket.socketpair()
+        for end in self.ends:
+            end.setblocking(False)
+        self.before = signal.set_wakeup_fd(self.ends[1].fileno(), warn_on_full_buffer=False)
+        self.core.wakeup_fd(self.ends[0].fileno())
+
+    def __exit__(self, *exc: object) -> None:
+        if self.ends is None:
+            return
+        signal.set_wakeup_fd(self.before)
+        for end in self.ends:
+            end.close()
+
+
+class MachineHooks:
+    """Answers the machine (see `_core.Worker`). All run in the thread that turns the loop."""
+
+    soft_limit_exception = SoftTimeLimitExceeded
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.app = machine.app
+        self.was_ready = False
+
+    # --- connection ---------------------------------------------------------------------------------------------------
+
+    def ready(self) -> None:
+        connection_log.info("Connected to %s", self.app.connection_for_read().as_uri())
+        if self.was_ready:
+            return
+        self.was_ready = True
+        logging.getLogger("celery.apps.worker").info("%s ready.", self.machine.hostname)
+        if self.machine.on_ready is not None:
+            self.machine.on_ready()
+        signals.worker_ready.send(sender=self.machine.consumer)
+
+    def down(self, reason: str, code: str, attempt: int, next_try: float) -> None:
+        uri = self.app.connection_for_read().as_uri()
+        if next_try < 0:
+            consumer_log.critical("consumer: Cannot connect to %s: %s.", uri, reason)
+            return
+        if self.was_ready and attempt == 0:
+            consumer_log.warning("consumer: Connection to broker lost: %s. Trying to re-establish the connection...", reason)
+        consumer_log.error("consumer: Cannot connect to %s: %s.\nTrying again in %.2f seconds... (%s/%s)", uri, reason,
+                           next_try, attempt + 1, self.app.conf.broker_connection_max_retries)
+
+    def cancelled(self, queue: str) -> None:
+        consumer_log.error("The broker cancelled the consumer of queue %r (deleted, or moved); it is declared again "
+                           "at the next connection.", queue)
+
+    def log(self, level: int, text: str) -> None:
+        consumer_log.log(level, "%s", text)
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    def received(self, job: _core.Job) -> None:
+        if signals.task_received.receivers:
+            signals.task_received.send(sender=self.machine.consumer, request=Request(job, self.app, self.machine.hostname))
+        if strategy_log.isEnabledFor(logging.INFO):
+            name = job.headers().get("shadow") or job.name
+            data = {"id": job.id, "name": name}
+            strategy_log.info(LOG_RECEIVED, data, extra={"data": data})
+
+    def accepted(self, job: _core.Job) -> None:
+        request_log.debug("Task accepted: %s[%s] pid:%r", job.name, job.id, job.worker_pid or os.getpid())
+
+    def bad(self, kind: str, job: _core.Job, reason: str) -> str:
+        return str(getattr(self, f"_bad_{kind}")(job, reason))
+
+    def _bad_unknown_task(self, job: _core.Job, reason: str) -> str:
+        fields = job.request()
+        name, task_id = fields.get("task"), fields.get("id")
+        consumer_log.error(
+            "Received unregistered task of type %r.\nThe message has been ignored and discarded.\n\n"
+            "Did you remember to import the module containing this task?\nOr maybe you're using relative imports?\n"
+            "Registered here: %d tasks; the message (id %s) came from %s.", name, len(self.app.tasks), task_id, fields.get("origin"))
+        context = make_request(fields)
+        exc = NotRegistered(name)
+        if not context.ignore_result:
+            self.app.backend.mark_as_failure(task_id, exc, request=context)
+        signals.task_unknown.send(sender=self.machine.consumer, message=job, exc=exc, name=name, id=task_id)
+        return "reject"
+
+    def _bad_no_task(self, job: _core.Job, reason: str) -> str:
+        info = job.delivery_info()
+        consumer_log.warning("Received and deleted unknown message. Wrong destination?!? It has no 'task' header "
+                             "(routing key %r, %d bytes).", info.get("routing_key"), len(job.body()[0]))
+        signals.task_rejected.send(sender=self.machine.consumer, message=job, exc=None)
+        return "reject"
+
+    def _bad_headers(self, job: _core.Job, reason: str) -> str:
+        consumer_log.error("Received invalid task message: %s\nThe message has been ignored and discarded.", reason)
+        signals.task_rejected.send(sender=self.machine.consumer, message=job, exc=ValueError(reason))
+        return "reject"
+
+    def _bad_refused(self, job: _core.Job, reason: str) -> str:
+        _, content_type, _ = job.body()
+        name = registry.type_to_name.get(content_type, content_type)
+        consumer_log.error("Refusing to deserialize untrusted content of type %s (%s): task %s is rejected. "
+                           "Add %r to accept_content if you trust its senders.", name, content_type,
+                           job.headers().get("task"), name)
+        signals.task_rejected.send(sender=self.machine.consumer, message=job, exc=None)
+        return "reject"
+
+    # --- fates --------------------------------------------------------------------------------------------------------
+
+    def _task(self, job: _core.Job) -> tuple[Task, Context]:
+        task = self.app.tasks[job.name]
+        context = make_request({**job.request(), "hostname": self.machine.hostname})
+        args, kwargs, embed = self._payload(job)
+        context.update(args=args, kwargs=kwargs, **embed)
+        return task, context
+
+    def _payload(self, job: _core.Job) -> tuple[Any, Any, dict[str, Any]]:
+        """The arguments, for handlers that run in the parent because the child is gone."""
+        body, content_type, encoding = job.body()
+        try:
+            hooks = Hooks(self.app, self.machine.hostname)
+            args, kwargs, embed = hooks.decode(body, content_type, encoding, job.headers().get("compression"))
+        except Exception as exc:  # the child could not have run it either
+            consumer_log.error("Can't decode the arguments of %s[%s]: %r", job.name, job.id, exc)
+            return (), {}, {}
+        return args, kwargs, embed or {}
+
+    def lost(self, job: _core.Job, kind: str, how: str, requeued: bool) -> None:
+        task, context = self._task(job)
+        getattr(self, f"_lost_{kind}")(job, task, context, how, requeued)
+
+    def _lost_died(self, job: _core.Job, task: Task, context: Context, how: str, requeued: bool) -> None:
+        exc = WorkerLostError(f"Worker exited prematurely: {how}.")
+        fate = " The task is put back into its queue." if requeued else ""
+        request_log.error("Task handler raised error: %s[%s]: %r%s", job.name, job.id, exc, fate)
+        if not requeued:
+            self._fail(task, context, exc)
+
+    def _lost_hard_limit(self, job: _core.Job, task: Task, context: Context, how: str, requeued: bool) -> None:
+        limit = job.limits[0]
+        number = int(limit) if limit is not None and float(limit).is_integer() else limit
+        request_log.error("Hard time limit (%ss) exceeded for %s[%s]", number, job.name, job.id)
+        self._fail(task, context, TimeLimitExceeded(number))
+
+    def _lost_terminated(self, job: _core.Job, task: Task, context: Context, how: str, requeued: bool) -> None:
+        self._revoke(job, task, context, "terminated", terminated=True)
+
+    def _lost_cancelled(self, job: _core.Job, task: Task, context: Context, how: str, requeued: bool) -> None:
+        request_log.warning("Task %s[%s] was cancelled by the worker's shutdown.", job.name, job.id)
+        if not requeued and self._keeps(task, context):
+            task.backend.mark_as_retry(job.id, TaskRevokedError("cancelled by Celery"), None, request=context)
+
+    def _keeps(self, task: Task, context: Context) -> bool:
+        said = context.get("ignore_result")
+        return not (task.ignore_result if said is None else said)
+
+    def _fail(self, task: Task, context: Context, exc: Exception) -> None:
+        keep = self._keeps(task, context) or bool(task.store_errors_even_if_ignored)
+        task.backend.mark_as_failure(context.id, exc, request=context, store_result=keep)
+        task.on_failure(exc, context.id, context.args, context.kwargs, None)
+        if signals.task_failure.receivers:
+            signals.task_failure.send(sender=task, task_id=context.id, exception=exc, args=context.args,
+                                      kwargs=context.kwargs, traceback=None, einfo=None)
+
+    def revoked(self, job: _core.Job, kind: str) -> None:
+        task, context = self._task(job)
+        self._revoke(job, task, context, kind, terminated=False)
+
+    def _revoke(self, job: _core.Job, task: Task, context: Context, reason: str, terminated: bool) -> None:
+        request_log.info("Discarding revoked task: %s[%s]", job.name, job.id)
+        task.backend.mark_as_revoked(job.id, reason, request=context, store_result=self._keeps(task, context))
+        signals.task_revoked.send(sender=task, request=context, terminated=terminated,
+                                  signum=signal.SIGTERM if terminated else None, expired=reason == "expired")
+
+    def soft_limit(self, job: _core.Job, seconds: float) -> None:
+        number = int(seconds) if seconds.is_integer() else seconds
+        request_log.warning("Soft time limit (%ss) exceeded for %s[%s]", number, job.name, job.id)
+
+    def store_failed(self, job: _core.Job, reason: str) -> None:
+        request_log.error("Can't store the result of %s[%s]: %s", job.name, job.id, reason)
+
+    def store_down(self, reason: str | None) -> None:
+        if reason is None:
+            consumer_log.info("Connection to the result store is back.")
+        else:
+            consumer_log.error("Lost the connection to the result store: %s. Results are kept until it is back.", reason)
+
+    def describe(self, job: _core.Job) -> dict[str, Any]:
+        return Request(job, self.app, self.machine.hostname).info()
+
+    # --- pool ---------------------------------------------------------------------------------------------------------
+
+    def child(self, index: int, pid: int, up: bool, how: str | None) -> None:
+        if not up and how is not None and how != "exitcode 0":
+            pool_log.error("Process %r pid:%d exited with %r", _child_name(index), pid, how)
+
+    def start_thread(self, run: Callable[[], None], index: int) -> None:
+        threading.Thread(target=run, name=f"ThreadPoolExecutor-0_{index}", daemon=True).start()
+
+    def child_start(self, index: int) -> int:
+        """In a new process of the prefork pool, before its first task."""
+        process = multiprocessing.current_process()
+        process.name = _child_name(index)
+        process.index = index  # type: ignore[attr-defined]  # billiard's attribute, used for log file names
+        self._reset_signals()
+        gc.freeze()
+        self.app.set_current()
+        _state._set_task_join_will_block(True)
+        self.app.loader.init_worker_process()
+        signals.worker_process_init.send(sender=None)
+        register_all(self.app, self.machine.tracer)
+        return 0
+
+    def _reset_signals(self) -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for name in CHILD_DEFAULTS:
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+        signal.signal(signal.SIGUSR1, self._soft_limit_signal)
+
+    def _soft_limit_signal(self, signum: int, frame: object) -> None:
+        """Comes a moment late sometimes: then the next task must not pay for it."""
+        if self.machine.core.soft_due():
+            raise SoftTimeLimitExceeded
+
+    def child_stop(self, code: int) -> int:
+        signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=code)
+        self.app.close()
+        logging.shutdown()
+        return code
+
+
+def _child_name(index: int) -> str:
+    return f"ForkPoolWorker-{index + 1}"
+
+

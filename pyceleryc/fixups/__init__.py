@@ -1,0 +1,1 @@
+"""Fixups adapt an app to the framework it is used in."""

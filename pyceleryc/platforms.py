@@ -1,0 +1,458 @@
+"""What the operating system offers: pidfiles, signals, privileges, process titles."""
+from __future__ import annotations
+
+import atexit
+import errno
+import grp
+import importlib
+import math
+import os
+import platform as _platform
+import pwd
+import signal as _signal
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pyceleryc._detach import DaemonContext, close_open_fds, fd_by_path, get_fdmax
+from pyceleryc.exceptions import SecurityError, SecurityWarning
+from pyceleryc.local import try_import
+from pyceleryc.utils.processes import current_process
+
+__all__ = (
+    'EX_OK', 'EX_FAILURE', 'EX_UNAVAILABLE', 'EX_USAGE', 'EX_CANTCREAT', 'SYSTEM', 'IS_macOS',
+    'IS_WINDOWS', 'SIGMAP', 'pyimplementation', 'LockFailed', 'get_fdmax', 'Pidfile',
+    'create_pidlock', 'close_open_fds', 'fd_by_path', 'DaemonContext', 'detached', 'parse_uid',
+    'parse_gid', 'setgroups', 'initgroups', 'setgid', 'setuid', 'maybe_drop_privileges',
+    'signals', 'signal_name', 'set_process_title', 'set_mp_process_title', 'set_pdeathsig',
+    'get_errno_name', 'ignore_errno', 'isatty', 'check_privileges', 'strargv',
+)
+
+EX_OK = 0
+EX_FAILURE = 1
+EX_USAGE = 64
+EX_UNAVAILABLE = 69
+EX_CANTCREAT = 73
+
+SYSTEM = _platform.system()
+IS_macOS = SYSTEM == 'Darwin'
+IS_WINDOWS = SYSTEM == 'Windows'
+
+PIDFILE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+PIDFILE_MODE = 0o644
+PIDLOCKED = 'ERROR: Pidfile ({0}) already exists.\nSeems we\'re already running? (pid: {1})'
+
+ROOT_DISALLOWED = """\
+Running a worker with superuser privileges when the worker accepts messages
+serialized with pickle is a very bad idea: whoever can send a message is root.
+
+Start it as another user (--uid), or remove pickle from accept_content.  To do it
+all the same, set the environment variable C_FORCE_ROOT.
+
+User information: uid={uid} euid={euid} gid={gid} egid={egid}
+"""
+ROOT_DISCOURAGED = """\
+You're running the worker with superuser privileges: this is
+absolutely not recommended!
+
+Please specify a different user using the --uid option.
+
+User information: uid={uid} euid={euid} gid={gid} egid={egid}
+"""
+
+SIGNAMES = {name for name in dir(_signal) if name.startswith('SIG') and '_' not in name}
+SIGMAP = {getattr(_signal, name): name for name in SIGNAMES}
+_PR_SET_PDEATHSIG = 1
+
+
+def isatty(fh: Any) -> bool:
+    """Tell whether the file *fh* is a terminal."""
+    try:
+        return bool(fh.isatty())
+    except AttributeError:
+        return False
+
+
+def pyimplementation() -> str:
+    """Return the name of the Python implementation."""
+    return _platform.python_implementation()
+
+
+# -- pidfile --------------------------------------------------------------------------------
+
+class LockFailed(Exception):  # noqa: N818  the public name
+    """The pidfile belongs to another process."""
+
+
+class Pidfile:
+    """A file that holds the id of the process, and only one process can hold.
+
+    :param path: where it is.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(path)
+
+    def acquire(self) -> Pidfile:
+        """Write the file.  :raises LockFailed: it exists."""
+        try:
+            self.write_pid()
+        except FileExistsError as exc:
+            raise LockFailed(str(exc)) from exc
+        except OSError as exc:
+            raise LockFailed(f'cannot write pidfile {self.path!r}: {exc}') from exc
+        return self
+
+    __enter__ = acquire
+
+    def is_locked(self) -> bool:
+        """Tell whether the file exists."""
+        return os.path.exists(self.path)
+
+    def release(self, *args: Any) -> None:
+        """Remove the file."""
+        self.remove()
+
+    __exit__ = release
+
+    def read_pid(self) -> int | None:
+        """Return the process id in the file; None if there is no file.
+
+        :raises ValueError: the content is no process id and a line end.
+        """
+        try:
+            with open(self.path) as file:
+                line = file.readline()
+        except FileNotFoundError:
+            return None
+        if not line.endswith('\n') or not line.strip().isdigit():
+            raise ValueError(f'PID file {self.path} contents invalid: {line!r}')
+        return int(line)
+
+    def remove(self) -> None:
+        """Remove the file if it is there and may be removed."""
+        with ignore_errno(errno.ENOENT, errno.EACCES):
+            os.unlink(self.path)
+
+    def remove_if_stale(self) -> bool:
+        """Remove the file if its process is gone; tell whether the way is free."""
+        try:
+            pid = self.read_pid()
+        except ValueError:
+            print('Broken pidfile found - Removing it.', file=sys.stderr)
+            self.remove()
+            return True
+        if not pid:
+            self.remove()
+            return True
+        if pid != os.getpid() and _process_exists(pid):
+            return False
+        print('Stale pidfile exists - Removing it.', file=sys.stderr)
+        self.remove()
+        return True
+
+    def write_pid(self) -> None:
+        """Write the file; FileExistsError if it is there."""
+        content = f'{os.getpid()}\n'
+        fd = os.open(self.path, PIDFILE_FLAGS, PIDFILE_MODE)
+        with os.fdopen(fd, 'w') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+        with open(self.path) as file:
+            if file.read() != content:
+                raise LockFailed(f'Inconsistency: pidfile {self.path!r} does not hold our pid')
+
+
+PIDFile = Pidfile
+
+
+def _process_exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def create_pidlock(pidfile: str) -> Pidfile:
+    """Take the pidfile, remove it when this process exits.
+
+    Exits with status 73 (EX_CANTCREAT) if another live process holds it.
+    """
+    lock = Pidfile(pidfile)
+    if lock.is_locked() and not lock.remove_if_stale():
+        print(PIDLOCKED.format(pidfile, lock.read_pid()), file=sys.stderr)
+        raise SystemExit(EX_CANTCREAT)
+    lock.acquire()
+    owner = os.getpid()
+    # Forked children inherit the exit handler, but not the pidfile.
+    atexit.register(lambda: lock.release() if os.getpid() == owner else None)
+    return lock
+
+
+def detached(
+    logfile: str | None = None, pidfile: str | None = None, uid: Any = None, gid: Any = None,
+    umask: Any = 0, workdir: str | None = None, fake: bool = False, **opts: Any,
+) -> DaemonContext:
+    """Return a context that makes this process a daemon.
+
+    Drops privileges first, then checks that log and pidfile can be written, while an
+    error can still be shown.
+
+    :param umask: number, or text in octal.
+    :param fake: do everything but detach (``C_FAKEFORK``).
+    """
+    workdir = os.getcwd() if workdir is None else workdir
+    _signals_reset_for_daemon()
+    maybe_drop_privileges(uid=uid, gid=gid)
+
+    def after_chdir() -> None:
+        if logfile:
+            open(logfile, 'a').close()
+        if pidfile:
+            lock = Pidfile(pidfile)
+            if lock.is_locked() and not lock.remove_if_stale():
+                print(PIDLOCKED.format(pidfile, lock.read_pid()), file=sys.stderr)
+                raise SystemExit(EX_CANTCREAT)
+            lock.acquire()
+            lock.release()
+
+    return DaemonContext(umask=umask, workdir=workdir, fake=fake, after_chdir=after_chdir)
+
+
+def _signals_reset_for_daemon() -> None:
+    # A child that ends while detaching must be reaped by whoever waits for it.
+    signals.reset('SIGCLD' if 'SIGCLD' in SIGNAMES else 'SIGCHLD')
+
+
+# -- users and groups -------------------------------------------------------------------------
+
+def parse_uid(uid: Any) -> int:
+    """Return the user id of a number or name.  :raises KeyError: there is no such user."""
+    try:
+        return int(uid)
+    except ValueError:
+        try:
+            return pwd.getpwnam(uid).pw_uid
+        except KeyError:
+            raise KeyError(f'User does not exist: {uid}') from None
+
+
+def parse_gid(gid: Any) -> int:
+    """Return the group id of a number or name.  :raises KeyError: there is no such group."""
+    try:
+        return int(gid)
+    except ValueError:
+        try:
+            return grp.getgrnam(gid).gr_gid
+        except KeyError:
+            raise KeyError(f'Group does not exist: {gid}') from None
+
+
+def setgroups(groups: Sequence[int]) -> None:
+    """Set the supplementary groups, as many as the system allows."""
+    limit = os.sysconf('SC_NGROUPS_MAX')
+    os.setgroups(list(groups)[:limit] if limit > 0 else list(groups))
+
+
+def initgroups(uid: int, gid: int) -> None:
+    """Set the supplementary groups to those of the user."""
+    os.initgroups(pwd.getpwuid(uid).pw_name, gid)
+
+
+def setgid(gid: Any) -> None:
+    """Become a member of the group *gid* (name or number) only."""
+    os.setgid(parse_gid(gid))
+
+
+def setuid(uid: Any) -> None:
+    """Become the user *uid* (name or number)."""
+    os.setuid(parse_uid(uid))
+
+
+def maybe_drop_privileges(uid: Any = None, gid: Any = None) -> None:
+    """Become another user and group for good, if they are given.
+
+    With *uid* alone the group is the user's own.
+
+    :raises SecurityError: the privileges could be taken back.
+    """
+    uid = None if uid in (None, '') else parse_uid(uid)
+    gid = None if gid in (None, '') else parse_gid(gid)
+    if os.geteuid():
+        if uid not in (None, os.geteuid()) or gid not in (None, os.getegid()):
+            raise SecurityError('only the superuser can change to another user or group')
+    elif uid is not None:
+        _drop_to_user(uid, gid)
+    elif gid is not None:
+        setgid(gid)
+
+
+def _drop_to_user(uid: int, gid: int | None) -> None:
+    group = pwd.getpwuid(uid).pw_gid if gid is None else gid
+    # The order matters: a user without privileges cannot change its groups.
+    setgid(group)
+    initgroups(uid, group)
+    setuid(uid)
+    if uid == 0:
+        return
+    try:
+        os.setuid(0)
+    except OSError as exc:
+        if exc.errno != errno.EPERM:
+            raise
+    else:
+        raise SecurityError('privileges were dropped, but can be taken back by setuid(0)')
+
+
+def check_privileges(accept_content: Iterable[str] | None) -> None:
+    """Refuse to run as root where pickle is accepted, warn where it is not (C-105).
+
+    :raises SecurityError: root, pickle, and ``C_FORCE_ROOT`` is not set.
+    """
+    ids = {'uid': os.getuid(), 'euid': os.geteuid(), 'gid': os.getgid(), 'egid': os.getegid()}
+    if ids['uid'] and ids['euid']:
+        return
+    accepts = set(accept_content or ())
+    if accepts & {'pickle', 'application/x-python-serialize'}:
+        if not os.environ.get('C_FORCE_ROOT'):
+            raise SecurityError(ROOT_DISALLOWED.format(**ids))
+    warnings.warn(ROOT_DISCOURAGED.format(**ids), SecurityWarning, stacklevel=2)
+
+
+# -- signals ------------------------------------------------------------------------------------
+
+class Signals:
+    """Handlers of the system's signals: ``signals['INT'] = handler``.
+
+    Names may lack the ``SIG``; one that the system does not have is ignored.
+    """
+
+    ignored = _signal.SIG_IGN
+    default = _signal.SIG_DFL
+
+    def supported(self, name: Any) -> bool:
+        """Tell whether the system has this signal."""
+        try:
+            self.signum(name)
+        except AttributeError:
+            return False
+        return True
+
+    def signum(self, name: Any) -> int:
+        """Return the number of a signal.
+
+        :raises AttributeError: there is none of that name.
+        :raises TypeError: *name* is neither number nor text.
+        """
+        if isinstance(name, int):
+            return name
+        if not isinstance(name, str) or not name.isupper():
+            raise TypeError(f'signal name must be uppercase string, not {name!r}')
+        return int(getattr(_signal, name if name.startswith('SIG') else f'SIG{name}'))
+
+    def arm_alarm(self, seconds: float) -> None:
+        """Have SIGALRM sent in *seconds*, rounded up."""
+        _signal.alarm(math.ceil(seconds))
+
+    def reset_alarm(self) -> int:
+        """Cancel :meth:`arm_alarm`."""
+        return _signal.alarm(0)
+
+    def reset(self, *signal_names: Any) -> None:
+        """Give these signals their default action."""
+        self.update((name, self.default) for name in signal_names)
+
+    def ignore(self, *names: Any) -> None:
+        """Ignore these signals."""
+        self.update((name, self.ignored) for name in names)
+
+    def update(self, _d_: Any = None, **sigmap: Any) -> None:
+        """Set several handlers."""
+        for name, handler in dict(_d_ or {}, **sigmap).items():
+            self[name] = handler
+
+    def __getitem__(self, name: Any) -> Any:
+        return _signal.getsignal(self.signum(name))
+
+    def __setitem__(self, name: Any, handler: Any) -> None:
+        try:
+            _signal.signal(self.signum(name), handler)
+        except (AttributeError, ValueError):
+            # Not on this system, or not in the main thread: the process goes on without.
+            return
+
+
+signals = Signals()
+get_signal = signals.signum
+install_signal_handler = signals.__setitem__
+reset_signal = signals.reset
+ignore_signal = signals.ignore
+
+
+def signal_name(signum: int) -> str:
+    """Return the name of a signal without ``SIG``."""
+    return SIGMAP[signum][3:]
+
+
+def set_pdeathsig(name: Any) -> None:
+    """Have signal *name* sent to this process when its parent ends (Linux)."""
+    if SYSTEM == 'Linux':
+        libc = importlib.import_module('ctypes').CDLL(None, use_errno=True)
+        libc.prctl(_PR_SET_PDEATHSIG, signals.signum(name), 0, 0, 0)
+
+
+# -- process title ----------------------------------------------------------------------------
+
+def strargv(argv: Sequence[str]) -> str:
+    """Return the arguments of the command line as text."""
+    start = 2 if argv and 'manage' in argv[0] else 1
+    return ' '.join(argv[start:])
+
+
+def set_process_title(progname: str, info: str | None = None) -> str:
+    """Show ``[progname] info`` in ``ps``, if setproctitle is installed; return that text."""
+    title = f'[{progname}]'
+    if info:
+        title = f'{title} {info}'
+    setproctitle = try_import('setproctitle')
+    if setproctitle is not None:
+        setproctitle.setproctitle(title)
+    return title
+
+
+def set_mp_process_title(
+    progname: str, info: str | None = None, hostname: str | None = None,
+) -> str:
+    """Like :func:`set_process_title`, with host and name of the pool process added."""
+    if hostname:
+        progname = f'{progname}: {hostname}'
+    name = current_process().name
+    return set_process_title(f'{progname}:{name}', info=info)
+
+
+# -- errno --------------------------------------------------------------------------------------
+
+def get_errno_name(n: int | str) -> int:
+    """Return the error number of a name such as ``ENOENT``."""
+    return int(getattr(errno, n)) if isinstance(n, str) else n
+
+
+@contextmanager
+def ignore_errno(*errnos: int | str, **kwargs: Any) -> Iterator[None]:
+    """Ignore errors with these numbers or names inside the block.
+
+    :param types: the exceptions that are looked at (default: OSError and such).
+    """
+    types = kwargs.get('types') or (OSError,)
+    numbers = {get_errno_name(number) for number in errnos}
+    try:
+        yield
+    except types as exc:
+        if getattr(exc, 'errno', None) not in numbers:
+            raise

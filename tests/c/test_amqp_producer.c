@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Publishing to a real RabbitMQ, through a relay where something has to go wrong. */
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "amqp_fixture.h"
+#include "base/mem.h"
+#include "harness.h"
+
+typedef struct rig {
+    pc_broker_config config;   // straight
+    pc_broker_config through;  // by the relay
+    amqp_relay *relay;
+    pc_producer *producer;     // by the relay
+    pc_producer *direct;
+    char queue[64];
+} rig;
+
+static void
+rig_init(rig *r, int confirm, int window)
+{
+    pc_err err = {0};
+    r->config = r->through = amqp_config();
+    r->relay = amqp_relay_start(&r->config, &r->through.port);
+    r->through.confirm = confirm;
+    r->through.window = window;
+    r->producer = amqp_producer(&r->through);
+    r->direct = amqp_producer(&r->config);
+    amqp_queue_name(r->queue, "pc-test");
+    pc_queue what = amqp_queue(r->queue);
+    int rc = r->direct->ops->declare(r->direct, &what, in_seconds(5), &err);
+    PC_ASSERT(rc == 0, "%s", err.msg);
+}
+
+static void
+rig_fini(rig *r)
+{
+    amqp_producer_end(r->producer, NULL);
+    amqp_producer_end(r->direct, r->queue);
+    amqp_relay_stop(r->relay);
+}
+
+static int
+publish(pc_producer *producer, const char *queue, const char *body, double seconds, pc_err *err)
+{
+    pc_message message = amqp_message(queue, body, strlen(body));
+    return producer->ops->publish(producer, &message, false, (pc_wall){0}, false, in_seconds(seconds), err);
+}
+
+static void
+must_publish(rig *r, int n)
+{
+    pc_err err = {0};
+    for (int i = 0; i < n; i++) {
+        char body[16];
+        snprintf(body, sizeof body, "%d", i);
+        PC_ASSERT(publish(r->producer, r->queue, body, 5, &err) == 0, "%s", err.msg);
+    }
+}
+
+static void
+must_flush(rig *r)
+{
+    pc_err err = {0};
+    PC_ASSERT(r->producer->ops->flush(r->producer, in_seconds(10), &err) == 0, "%s", err.msg);
+    PC_ASSERT_INT(r->producer->ops->unconfirmed(r->producer), 0);
+}
+
+static int
+size_of(rig *r)
+{
+    pc_err err = {0};
+    uint64_t messages = 0;
+    uint64_t consumers = 0;
+    int rc = r->direct->ops->size(r->direct, r->queue, &messages, &consumers, in_seconds(5), &err);
+    PC_ASSERT(rc == 0, "%s", err.msg);
+    return (int)messages;
+}
+
+void
+test_amqp_publish_with_each_kind_of_confirm(void)
+{
+    for (int confirm = 0; confirm <= 2; confirm++) {
+        rig r;
+        rig_init(&r, confirm, 0);
+        must_publish(&r, 300);
+        PC_ASSERT(confirm == 1 || r.producer->ops->unconfirmed(r.producer) == 0);
+        must_flush(&r);
+        pc_mono deadline = in_seconds(5);
+        while (size_of(&r) < 300 && pc_mono_now().ns < deadline.ns) {
+            usleep(10000);
+        }
+        PC_ASSERT_INT(size_of(&r), 300);
+        rig_fini(&r);
+    }
+}
+
+/* The broker's answers stay in the relay: the messages are there, but nobody knows. After the cut they are
+ * sent again, so each is there twice, in order. */
+void
+test_amqp_unconfirmed_messages_are_sent_again_after_a_cut(void)
+{
+    rig r;
+    pc_err err = {0};
+    rig_init(&r, 1, 0);
+    PC_ASSERT(r.producer->ops->connect(r.producer, in_seconds(5), &err) == 0, "%s", err.msg);
+    amqp_relay_freeze(r.relay, false, true);
+    must_publish(&r, 100);
+    while (size_of(&r) < 100) {
+        usleep(10000);
+    }
+    PC_ASSERT_INT(r.producer->ops->unconfirmed(r.producer), 100);
+    amqp_relay_cut(r.relay);
+    amqp_relay_freeze(r.relay, false, false);
+    must_flush(&r);
+    PC_ASSERT_INT(size_of(&r), 200);
+    rig_fini(&r);
+}
+
+/* Bytes of a message lie in the relay when it is cut: nothing was lost, everything arrives once. */
+void
+test_amqp_messages_that_never_reached_the_broker_are_sent_again(void)
+{
+    rig r;
+    pc_err err = {0};
+    rig_init(&r, 1, 0);
+    PC_ASSERT(r.producer->ops->connect(r.producer, in_seconds(5), &err) == 0, "%s", err.msg);
+    amqp_relay_freeze(r.relay, true, false);
+    must_publish(&r, 100);
+    amqp_relay_cut(r.relay);
+    amqp_relay_freeze(r.relay, false, false);
+    must_publish(&r, 50);
+    must_flush(&r);
+    PC_ASSERT_INT(size_of(&r), 150);
+    rig_fini(&r);
+}
+
+void
+test_amqp_a_connection_lost_while_idle_is_noticed_before_the_next_publish(void)
+{
+    for (int confirm = 0; confirm <= 1; confirm++) {
+        rig r;
+        rig_init(&r, confirm, 0);
+        must_publish(&r, 1);
+        must_flush(&r);
+        usleep(50000);
+        amqp_relay_cut(r.relay);
+        usleep(50000);
+        must_publish(&r, 1);
+        must_flush(&r);
+        pc_mono deadline = in_seconds(5);
+        while (size_of(&r) < 2 && pc_mono_now().ns < deadline.ns) {
+            usleep(10000);
+        }
+        PC_ASSERT_INT(size_of(&r), 2);
+        rig_fini(&r);
+    }
+}
+
+void
+test_amqp_a_full_window_ends_in_an_error_at_the_deadline(void)
+{
+    rig r;
+    pc_err err = {0};
+    rig_init(&r, 1, 20);
+    must_publish(&r, 1);
+    must_flush(&r);
+    amqp_relay_freeze(r.relay, false, true);
+    must_publish(&r, 20);
+    pc_mono before = pc_mono_now();
+    PC_ASSERT_INT(publish(r.producer, r.queue, "x", 0.3, &err), -1);
+    PC_ASSERT(err.code == PC_EFULL, "%s", err.msg);
+    int64_t took = pc_mono_now().ns - before.ns;
+    PC_ASSERT(took > 250 * PC_NS_PER_MS && took < 1000 * PC_NS_PER_MS);
+    amqp_relay_freeze(r.relay, false, false);
+    must_publish(&r, 5);
+    must_flush(&r);
+    PC_ASSERT_INT(size_of(&r), 26);
+    rig_fini(&r);
+}
+
+/* The relay stops reading: TCP fills up, publish must not hang. */
+void
+test_amqp_a_broker_that_stops_reading_ends_in_an_error(void)
+{
+    for (int confirm = 0; confirm <= 1; confirm++) {
+        rig r;
+        pc_err err = {0};
+        rig_init(&r, confirm, 0);
+        must_publish(&r, 1);
+        must_flush(&r);
+        amqp_relay_freeze(r.relay, true, false);
+        size_t len = 900 * 1024;
+        char *body = pc_zalloc(len);
+        PC_ASSERT(body != NULL);
+        pc_message message = amqp_message(r.queue, body, len);
+        int rc = 0;
+        int sent = 0;
+        for (; rc == 0 && sent < 200; sent++) {
+            rc = r.producer->ops->publish(r.producer, &message, false, (pc_wall){0}, false,
+                                          in_seconds(0.3), &err);
+        }
+        PC_ASSERT(rc == -1 && err.code == PC_EFULL, "%d: %s", rc, err.msg);
+        amqp_relay_freeze(r.relay, false, false);
+        must_flush(&r);
+        pc_mono deadline = in_seconds(10);
+        while (size_of(&r) < sent && pc_mono_now().ns < deadline.ns) {
+            usleep(10000);
+        }
+        PC_ASSERT_INT(size_of(&r), sent);  // the one before, and all but the last
+        pc_free(body);
+        rig_fini(&r);
+    }
+}
+
+void
+test_amqp_without_a_broker_publish_fails_at_its_deadline_or_at_once(void)
+{
+    pc_broker_config config = amqp_config();
+    pc_err err = {0};
+    config.port = 1;
+    pc_producer *producer = amqp_producer(&config);
+    pc_mono before = pc_mono_now();
+    PC_ASSERT_INT(publish(producer, "q", "x", 0.4, &err), -1);
+    PC_ASSERT_INT(err.code, PC_EIO);
+    PC_ASSERT(strstr(err.msg, "127.0.0.1:1") != NULL, "%s", err.msg);
+    PC_ASSERT(pc_mono_now().ns - before.ns > 300 * PC_NS_PER_MS);
+    PC_ASSERT_INT(producer->ops->unconfirmed(producer), 0);
+    producer->ops->destroy(producer);
+
+    config = amqp_config();
+    config.password = "wrong";
+    producer = amqp_producer(&config);
+    before = pc_mono_now();
+    for (int i = 0; i < 2; i++) {
+        PC_ASSERT_INT(publish(producer, "q", "x", 8, &err), -1);
+        PC_ASSERT(err.code == PC_EAUTH, "%s", err.msg);
+    }
+    PC_ASSERT(pc_mono_now().ns - before.ns < 5 * PC_NS_PER_SEC);
+    producer->ops->destroy(producer);
+}
+
+/* An expiration that is no number makes RabbitMQ close the channel: only that message is refused. */
+void
+test_amqp_a_poisonous_message_is_refused_and_the_others_arrive(void)
+{
+    rig r;
+    pc_err err = {0};
+    rig_init(&r, 1, 0);
+    must_publish(&r, 50);
+    pc_message poison = amqp_message(r.queue, "x", 1);
+    poison.expiration = pc_slice_str("soon");
+    int rc = r.producer->ops->publish(r.producer, &poison, false, (pc_wall){0}, false, in_seconds(5), &err);
+    PC_ASSERT(rc == 0, "%s", err.msg);
+    must_publish(&r, 50);
+    PC_ASSERT_INT(r.producer->ops->flush(r.producer, in_seconds(10), &err), -1);
+    PC_ASSERT(err.code == PC_EDATA, "%s", err.msg);
+    must_flush(&r);
+    PC_ASSERT(size_of(&r) >= 100, "%d", size_of(&r));
+    rig_fini(&r);
+}
+
+void
+test_amqp_a_refused_message_fails_its_own_publish_when_confirms_are_awaited(void)
+{
+    rig r;
+    pc_err err = {0};
+    rig_init(&r, 2, 0);
+    pc_message poison = amqp_message(r.queue, "x", 1);
+    poison.exchange = pc_slice_str("no-such-exchange");
+    int rc = r.producer->ops->publish(r.producer, &poison, false, (pc_wall){0}, false, in_seconds(5), &err);
+    PC_ASSERT_INT(rc, -1);
+    PC_ASSERT(err.code == PC_ENOTFOUND && strstr(err.msg, "no-such-exchange") != NULL, "%s", err.msg);
+    must_publish(&r, 3);
+    PC_ASSERT_INT(size_of(&r), 3);
+    rig_fini(&r);
+}
+
+void
+test_amqp_nacked_messages_are_sent_until_there_is_room(void)
+{
+    rig r;
+    pc_err err = {0};
+    rig_init(&r, 1, 0);
+    char name[64];
+    amqp_queue_name(name, "pc-test");
+    pc_queue small = amqp_queue(name);
+    // x-max-length 1, x-overflow reject-publish
+    static const char args[] = "\14x-max-lengthI\0\0\0\1\12x-overflowS\0\0\0\16reject-publish";
+    small.queue_arguments = pc_slice_of(args, sizeof args - 1);
+    PC_ASSERT(r.producer->ops->declare(r.producer, &small, in_seconds(5), &err) == 0, "%s", err.msg);
+    PC_ASSERT_INT(publish(r.producer, name, "1", 5, &err), 0);
+    must_flush(&r);
+    PC_ASSERT_INT(publish(r.producer, name, "2", 5, &err), 0);
+    PC_ASSERT_INT(r.producer->ops->flush(r.producer, in_seconds(0.4), &err), -1);
+    PC_ASSERT_INT(r.producer->ops->unconfirmed(r.producer), 1);
+    uint64_t purged = 0;
+    PC_ASSERT(r.direct->ops->purge(r.direct, name, &purged, in_seconds(5), &err) == 0, "%s", err.msg);
+    PC_ASSERT_INT(purged, 1);
+    must_flush(&r);
+    PC_ASSERT_INT(r.producer->ops->remove(r.producer, name, in_seconds(5), &err), 0);
+    rig_fini(&r);
+}
+
+void
+test_amqp_mandatory_messages_without_a_queue_come_back(void)
+{
+    rig r;
+    pc_err err = {0};
+    rig_init(&r, 1, 0);
+    pc_message message = amqp_message("no-such-queue", "x", 1);
+    int rc = r.producer->ops->publish(r.producer, &message, true, (pc_wall){0}, false, in_seconds(5), &err);
+    PC_ASSERT_INT(rc, 0);
+    must_flush(&r);
+    rig_fini(&r);
+}
+
+/* ---- questions ---- */
+
+void
+test_amqp_size_purge_get_and_remove(void)
+{
+    rig r;
+    pc_err err = {0};
+    uint64_t messages = 0;
+    uint64_t consumers = 0;
+    rig_init(&r, 1, 0);
+    must_publish(&r, 5);
+    PC_ASSERT_INT(r.producer->ops->size(r.producer, "no-such-queue", &messages, &consumers,
+                                        in_seconds(5), &err), -1);
+    PC_ASSERT(err.code == PC_ENOTFOUND && strstr(err.msg, "no-such-queue") != NULL, "%s", err.msg);
+    PC_ASSERT_INT(r.producer->ops->size(r.producer, r.queue, &messages, &consumers, in_seconds(5), &err), 0);
+    PC_ASSERT_INT(messages, 5);
+    PC_ASSERT_INT(consumers, 0);
+    pc_message message;
+    pc_buf memory;
+    pc_buf_init(&memory);
+    bool found = false;
+    PC_ASSERT_INT(r.producer->ops->get(r.producer, r.queue, &found, &message, &memory, in_seconds(5), &err), 0);
+    PC_ASSERT(found && pc_slice_is(message.body, "0"));
+    PC_ASSERT_INT(r.producer->ops->purge(r.producer, r.queue, &messages, in_seconds(5), &err), 0);
+    PC_ASSERT_INT(messages, 4);
+    PC_ASSERT_INT(r.producer->ops->get(r.producer, r.queue, &found, &message, &memory, in_seconds(5), &err), 0);
+    PC_ASSERT(!found);
+    PC_ASSERT_INT(r.producer->ops->remove(r.producer, r.queue, in_seconds(5), &err), 0);
+    PC_ASSERT_INT(r.producer->ops->get(r.producer, r.queue, &found, &message, &memory, in_seconds(5), &err), -1);
+    PC_ASSERT_INT(err.code, PC_ENOTFOUND);
+    pc_buf_fini(&memory);
+    rig_fini(&r);
+}
+
+void
+test_amqp_an_answer_that_comes_too_late_is_skipped(void)
+{
+    rig r;
+    pc_err err = {0};
+    uint64_t messages = 0;
+    uint64_t consumers = 0;
+    rig_init(&r, 1, 0);
+    must_publish(&r, 3);
+    must_flush(&r);
+    amqp_relay_freeze(r.relay, false, true);
+    PC_ASSERT_INT(r.producer->ops->size(r.producer, r.queue, &messages, &consumers, in_seconds(0.2), &err), -1);
+    PC_ASSERT(err.code == PC_ETIMEOUT, "%s", err.msg);
+    amqp_relay_freeze(r.relay, false, false);
+    PC_ASSERT_INT(r.producer->ops->purge(r.producer, r.queue, &messages, in_seconds(5), &err), 0);
+    PC_ASSERT_INT(messages, 3);
+    PC_ASSERT_INT(r.producer->ops->size(r.producer, r.queue, &messages, &consumers, in_seconds(5), &err), 0);
+    PC_ASSERT_INT(messages, 0);
+    rig_fini(&r);
+}
+
+void
+test_amqp_a_declaration_is_made_again_after_a_reconnect(void)
+{
+    rig r;
+    pc_err err = {0};
+    rig_init(&r, 1, 0);
+    pc_queue what = amqp_queue(r.queue);
+    for (int i = 0; i < 3; i++) {
+        PC_ASSERT_INT(r.producer->ops->declare(r.producer, &what, in_seconds(5), &err), 0);
+    }
+    PC_ASSERT_INT(r.direct->ops->remove(r.direct, r.queue, in_seconds(5), &err), 0);
+    amqp_relay_cut(r.relay);
+    usleep(30000);
+    PC_ASSERT(r.producer->ops->declare(r.producer, &what, in_seconds(5), &err) == 0, "%s", err.msg);
+    PC_ASSERT_INT(size_of(&r), 0);
+    rig_fini(&r);
+}
+
+/* ---- threads ---- */
+
+typedef struct crowd {
+    rig *r;
+    int n;
+} crowd;
+
+static void *
+publish_some(void *arg)
+{
+    crowd *c = arg;
+    must_publish(c->r, c->n);
+    return NULL;
+}
+
+void
+test_amqp_threads_share_a_producer(void)
+{
+    for (int confirm = 1; confirm <= 2; confirm++) {
+        rig r;
+        pthread_t threads[4];
+        rig_init(&r, confirm, 100);
+        crowd c = {&r, confirm == 1 ? 1000 : 100};
+        for (int i = 0; i < 4; i++) {
+            PC_ASSERT_INT(pthread_create(&threads[i], NULL, publish_some, &c), 0);
+        }
+        for (int i = 0; i < 4; i++) {
+            pthread_join(threads[i], NULL);
+        }
+        must_flush(&r);
+        PC_ASSERT_INT(size_of(&r), 4 * c.n);
+        rig_fini(&r);
+    }
+}

@@ -360,8 +360,12 @@ take_stored(visit *v, const pc_reply *answer, uint64_t losses, pc_err *err)
     if (v->watch->read || v->inbox->losses != losses) {
         return 0;
     }
+    bool some = stored->type == PC_REPLY_STRING;
+    if (some && pc_redis_watch_put(v->watch, stored->text, err) < 0) {
+        return -1;
+    }
     v->watch->read = true;
-    return stored->type == PC_REPLY_STRING ? pc_redis_watch_put(v->watch, stored->text, err) : 0;
+    return 0;
 }
 
 /* A moment's rest before asking a server again that could not answer. */
@@ -413,11 +417,13 @@ is_ready(pc_slice document)
 static int
 hand_out(visit *v, pc_buf *out, pc_err *err)
 {
-    pc_slice document = pc_redis_watch_take(v->watch, v->handed);
-    if (is_ready(document)) {
-        v->watch->ended = true;
+    pc_slice document = pc_redis_watch_peek(v->watch, v->handed);
+    if (pc_buf_put_slice(out, document, err) < 0) {
+        return -1;
     }
-    return pc_buf_put_slice(out, document, err);
+    v->watch->ended = v->watch->ended || is_ready(document);
+    pc_redis_watch_drop(v->watch);
+    return 0;
 }
 
 static int

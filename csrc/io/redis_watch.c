@@ -85,14 +85,21 @@ pc_redis_watch_has(const pc_redis_watch *watch, uint64_t handed)
 }
 
 pc_slice
-pc_redis_watch_take(pc_redis_watch *watch, uint64_t handed)
+pc_redis_watch_peek(const pc_redis_watch *watch, uint64_t handed)
+{
+    if (watch->ndocs > 0) {
+        return PC_CONTAINER_OF(watch->docs.next, pc_redis_doc, link)->text;
+    }
+    return pc_redis_watch_has(watch, handed) ? watch->last->text : pc_slice_of(NULL, 0);
+}
+
+void
+pc_redis_watch_drop(pc_redis_watch *watch)
 {
     pc_redis_doc *doc = take_first(watch);
     if (doc != NULL) {
         pc_free(watch->last);
         watch->last = doc;
         watch->handed++;
-        return doc->text;
     }
-    return pc_redis_watch_has(watch, handed) ? watch->last->text : pc_slice_of(NULL, 0);
 }

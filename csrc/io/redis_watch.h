@@ -36,8 +36,10 @@ void pc_redis_watch_free(pc_redis_watch *watch);
 /* Appends a document unless it equals the one before. */
 int pc_redis_watch_put(pc_redis_watch *watch, pc_slice text, pc_err *err);
 /* The next document for a waiter that came when `handed` were handed out: the oldest unread one, or the last
- * one when another waiter has taken it meanwhile; absent when there is none. Lent until the next call. */
-pc_slice pc_redis_watch_take(pc_redis_watch *watch, uint64_t handed);
+ * one when another waiter has taken it meanwhile; absent when there is none. Lent until put, drop or clear. */
+pc_slice pc_redis_watch_peek(const pc_redis_watch *watch, uint64_t handed);
+/* The oldest unread document was handed out. */
+void pc_redis_watch_drop(pc_redis_watch *watch);
 bool pc_redis_watch_has(const pc_redis_watch *watch, uint64_t handed);
 /* Drops all documents, also the memory of the last one. */
 void pc_redis_watch_clear(pc_redis_watch *watch);

@@ -505,6 +505,35 @@ test_redis_results_abandon_leaves_the_parent_alone(void)
     redis_rig_clean(&config);
 }
 
+/* Whichever allocation fails: an error or the document, no crash, no leak; and the next call works. */
+void
+test_redis_results_survive_failing_allocations(void)
+{
+    pc_store_config config = redis_rig_config(NULL);
+    pc_results *other = open_results(&config);
+    set(other, "a", "SUCCESS", 1);
+    for (long n = 1; n <= 60; n++) {
+        pc_buf out;
+        pc_err err = {0};
+        pc_buf_init(&out);
+        pc_mem_fail_after(n);
+        pc_results *results = OPS->create(&config, NULL, &err);
+        int rc = results == NULL ? -1 : OPS->watch(results, pc_slice_str("a"), &err);
+        if (rc == 0) {
+            rc = OPS->wait(results, pc_slice_str("a"), &out, redis_rig_in(10), NULL, &err);
+        }
+        pc_mem_fail_after(-1);
+        PC_ASSERT(rc == 0 || err.code == PC_ENOMEM, "%ld: %s", n, err.msg);
+        if (results != NULL) {
+            expect(results, "a", "SUCCESS", 1);
+            OPS->destroy(results);
+        }
+        pc_buf_fini(&out);
+    }
+    OPS->destroy(other);
+    redis_rig_clean(&config);
+}
+
 void
 bench_redis_results_watch(long n)
 {

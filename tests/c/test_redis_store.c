@@ -432,6 +432,32 @@ test_redis_store_waits_for_loading(void)
     redis_server_kill(&server);
 }
 
+/* Whichever allocation fails: put() says so, or the store recovers by itself; nothing is lost. */
+void
+test_redis_store_survives_failing_allocations(void)
+{
+    for (long n = 1; n <= 40; n++) {
+        fixture f = {.config = redis_rig_config(NULL)};
+        pc_store_hooks hooks = {on_stored, on_down, on_up, &f};
+        pc_err err = {0};
+        f.loop = pc_loop_new(NULL);
+        pc_mem_fail_after(n);
+        f.store = pc_store_redis.create(&f.config, f.loop, &hooks, NULL, &err);
+        PC_ASSERT(f.store != NULL || err.code == PC_ENOMEM, "%ld: %s", n, err.msg);
+        for (int i = 0; f.store != NULL && i < 10; i++) {
+            pc_store_item item = {.id = pc_slice_str("a"), .document = pc_slice_str(SUCCESS)};
+            void *cookie = (void *)(uintptr_t)f.put;
+            f.put += pc_store_redis.put(f.store, &item, cookie, &err) == 0;
+            PC_ASSERT(pc_loop_step(f.loop, (pc_mono){0}, NULL) >= 0);
+        }
+        if (f.store != NULL) {
+            settle(&f, 5);
+        }
+        pc_mem_fail_after(-1);
+        close_store(&f);
+    }
+}
+
 void
 test_redis_store_50000(void)
 {

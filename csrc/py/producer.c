@@ -316,9 +316,15 @@ static PyObject *
 producer_unconfirmed(PyObject *obj, PyObject *ignored)
 {
     py_producer *self = of(obj);
+    pc_producer *producer = self->producer;
+    size_t count = 0;
     (void)ignored;
-    return self->closed ? PyLong_FromLong(0)
-                        : PyLong_FromSize_t(self->producer->ops->unconfirmed(self->producer));
+    if (!self->closed) {
+        Py_BEGIN_ALLOW_THREADS
+        count = producer->ops->unconfirmed(producer);
+        Py_END_ALLOW_THREADS
+    }
+    return PyLong_FromSize_t(count);
 }
 
 static PyObject *
@@ -346,10 +352,13 @@ static PyObject *
 producer_abandon(PyObject *obj, PyObject *ignored)
 {
     py_producer *self = of(obj);
+    pc_producer *producer = self->producer;
     (void)ignored;
     if (!self->closed) {
         self->closed = true;
-        self->producer->ops->abandon(self->producer);
+        Py_BEGIN_ALLOW_THREADS
+        producer->ops->abandon(producer);
+        Py_END_ALLOW_THREADS
     }
     return Py_NewRef(Py_None);
 }

@@ -283,10 +283,13 @@ static PyObject *
 redis_abandon(PyObject *obj, PyObject *ignored)
 {
     py_redis *self = of(obj);
+    pc_redis_client *client = self->client;
     (void)ignored;
     if (!self->closed) {
         self->closed = true;
-        pc_redis_client_abandon(self->client);
+        Py_BEGIN_ALLOW_THREADS
+        pc_redis_client_abandon(client);
+        Py_END_ALLOW_THREADS
     }
     return Py_NewRef(Py_None);
 }

@@ -291,10 +291,13 @@ static PyObject *
 results_abandon(PyObject *obj, PyObject *ignored)
 {
     py_results *self = of(obj);
+    pc_results *results = self->results;
     (void)ignored;
     if (!self->closed) {
         self->closed = true;
-        self->results->ops->abandon(self->results);
+        Py_BEGIN_ALLOW_THREADS
+        results->ops->abandon(results);
+        Py_END_ALLOW_THREADS
     }
     return Py_NewRef(Py_None);
 }

@@ -12,6 +12,7 @@ import uuid
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from decimal import Decimal
+from importlib import machinery, util
 from typing import Any
 
 import pytest
@@ -202,8 +203,6 @@ def test_key_cache_keeps_keys_apart() -> None:
 
 
 def test_two_modules_have_two_states() -> None:
-    from importlib import machinery, util  # only this test needs a second module object
-
     path = _core.__file__
     spec = util.spec_from_file_location("pyceleryc._core", path,
                                         loader=machinery.ExtensionFileLoader("pyceleryc._core", path))

@@ -277,7 +277,11 @@ def test_abandoned_in_a_child(producer: _core.Producer, queue: str) -> None:
     assert producer.size(queue, None)[0] == 2
 
 
-def test_many_threads(producer: _core.Producer, queue: str) -> None:
+@pytest.mark.parametrize("traced", [False, True], ids=["", "tracemalloc"])
+def test_many_threads(producer: _core.Producer, queue: str, traced: bool) -> None:
+    """Traced, because the core's allocations then ask for the GIL, also under the drivers' locks."""
+    if traced:
+        tracemalloc.start()
     failures: list[BaseException] = []
     ids: list[str] = []
 
@@ -285,6 +289,7 @@ def test_many_threads(producer: _core.Producer, queue: str) -> None:
         try:
             for i in range(100):
                 ids.append(send(producer, template(queue), (number, i), {"text": "x" * i}, task_id=None))
+                producer.unconfirmed()
         except BaseException as exc:
             failures.append(exc)
 
@@ -293,6 +298,7 @@ def test_many_threads(producer: _core.Producer, queue: str) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    tracemalloc.stop()
     assert not failures
     seen = {}
     for _ in range(800):

@@ -173,6 +173,22 @@ def test_wrong_calls(results: _core.Results) -> None:
         results.get("id", float("nan"))
 
 
+def test_rpc(amqp_url: str, unique: Callable[[str], str]) -> None:
+    parts = urlsplit(amqp_url)
+    broker = {"scheme": "amqp", "host": parts.hostname, "port": parts.port or 5672, "user": parts.username or "guest",
+              "password": parts.password or "guest", "vhost": parts.path.strip("/") or "/", "publish_timeout": 10.0}
+    config = {"scheme": "rpc", "broker": broker, "reply_queue": unique("reply"), "expires": 60.0, "persistent": False}
+    client, worker, id = _core.Results(config), _core.Results(config | {"reply_queue": unique("other")}), str(uuid.uuid4())
+    client.watch(id)
+    document = json.dumps({"status": "SUCCESS", "result": 1, "task_id": id}).encode()
+    worker.set(id, "SUCCESS", document, "application/json", "utf-8", config["reply_queue"], id, None)
+    assert client.wait(id, 10.0) == document
+    client.unwatch(id)
+    producer = _core.Producer(broker)
+    del client, worker
+    producer.remove(config["reply_queue"], None)
+
+
 def test_redis_commands(redis_url: str, unique: Callable[[str], str]) -> None:
     redis, key = _core.Redis(redis_config(redis_url)), unique("core")
     assert redis.run([], False, None) == []

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* DESIGN. Everything here is touched with the pump's lock held; pc_pump_wait lets it go while a thread sleeps, and whichever
- * thread pumps runs the callbacks of all. A `call` is one thread's group of commands. It is on the heap, because a thread that
- * gives up (deadline, signal) leaves it behind: the answers that are still under way then end in an orphan, which goes with the last
- * of them. Shutdown: no thread inside, then connection, orphans, pump. */
+/* DESIGN. Everything here is touched with the pump's lock held; pc_pump_wait lets it go while
+ * a thread sleeps, and whichever thread pumps runs the callbacks of all. A `call` is one
+ * thread's group of commands. It is on the heap, because a thread that gives up (deadline,
+ * signal) leaves it behind: the answers that are still under way then end in an orphan, which
+ * goes with the last of them. Shutdown: no thread inside, then connection, orphans, pump. */
 #include "io/redis_client.h"
 
 #include "base/list.h"

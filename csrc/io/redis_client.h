@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A blocking Redis client for any number of threads: one connection, commands of different threads share it
- * (their groups never interleave). It connects when first used, and again when a connection was lost. */
+/* A blocking Redis client for any number of threads: one connection, commands of different
+ * threads share it (their groups never interleave). It connects when first used, and again
+ * when a connection was lost. */
 #ifndef PC_IO_REDIS_CLIENT_H
 #define PC_IO_REDIS_CLIENT_H
 
@@ -14,7 +15,7 @@ typedef struct pc_redis_cmd {
 } pc_redis_cmd;
 
 #define PC_REDIS_TRANSACTION 1u  // MULTI, commands, EXEC
-#define PC_REDIS_ONCE 2u         // not sent again when the connection is lost before all answers are there
+#define PC_REDIS_ONCE 2u         // not sent again when the connection is lost
 
 typedef struct pc_redis_client pc_redis_client;
 
@@ -25,11 +26,13 @@ void pc_redis_client_free(pc_redis_client *client);
 /* In a forked child: closes the descriptor, speaks no protocol. Only free() may follow. */
 void pc_redis_client_abandon(pc_redis_client *client);
 
-/* Sends n commands as one group and waits for all answers. On success *replies (may be NULL) is an array of the n answers, in order, and the
- * caller's (pc_reply_free). When the connection is lost meanwhile the group is sent a second time, unless PC_REDIS_ONCE.
- * -1: PC_EIO no connection, lost, or the server cannot serve now (LOADING, READONLY); PC_ETIMEOUT the deadline passed, the commands may still be executed;
- * PC_ESTATE with *eintr (may be NULL) set: a signal came; else the first error answer, as pc_redis_code says.
- * Without PC_REDIS_TRANSACTION the commands after a refused one are executed nevertheless. */
+/* Sends n commands as one group and waits for all answers. On success *replies (may be NULL)
+ * is an array of the n answers, in order, and the caller's (pc_reply_free). When the
+ * connection is lost meanwhile the group is sent a second time, unless PC_REDIS_ONCE. -1:
+ * PC_EIO no connection, lost, or the server cannot serve now (LOADING, READONLY); PC_ETIMEOUT
+ * the deadline passed, the commands may still be executed; PC_ESTATE with *eintr (may be NULL)
+ * set: a signal came; else the first error answer, as pc_redis_code says. Without
+ * PC_REDIS_TRANSACTION the commands after a refused one are executed nevertheless. */
 int pc_redis_client_run(pc_redis_client *client, const pc_redis_cmd *commands, size_t n,
                         unsigned flags, pc_reply **replies, pc_mono deadline, bool *eintr,
                         pc_err *err);

@@ -15,7 +15,7 @@ typedef struct pc_redis_config {
     const pc_tls_config *tls;
     const char *client_name;  // shown by CLIENT LIST; NULL: none
     double connect_timeout;   // seconds
-    double socket_timeout;    // seconds without an answer that is due before the connection counts as dead, 0: never
+    double socket_timeout;    // seconds to wait for a due answer, then it is dead; 0: for ever
 } pc_redis_config;
 
 typedef struct pc_redis_place {

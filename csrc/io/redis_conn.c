@@ -185,7 +185,8 @@ die(pc_redis *conn, const pc_err *why)
     conn->hooks.down(conn->hooks.ctx, &copy);
 }
 
-/* PC_ETIMEOUT is kept for the deadlines of callers: a connect that took too long is a failed connection. */
+/* PC_ETIMEOUT is kept for the deadlines of callers: a connect that took too long is a failed
+ * connection. */
 static void
 on_closed(void *ctx, const pc_err *why)
 {
@@ -428,8 +429,9 @@ on_auth(void *ctx, const pc_reply *reply, const pc_err *why)
     if (why != NULL || pc_redis_check(conn, reply, &err) == 0) {
         return;
     }
-    size_t secret = strlen(conn->place.config.password);
-    if (err.code == PC_EDATA || memmem(err.msg, strlen(err.msg), conn->place.config.password, secret) != NULL) {
+    const char *password = conn->place.config.password;
+    bool tells = memmem(err.msg, strlen(err.msg), password, strlen(password)) != NULL;
+    if (err.code == PC_EDATA || tells) {
         pc_fail(&err, PC_EAUTH, "%s: AUTH refused; check user and password", conn->place.where);
     }
     die(conn, &err);
@@ -517,7 +519,8 @@ pc_redis_connect(pc_redis *conn, pc_err *err)
         return 0;
     }
     // hiredis takes the table as writable and never writes it
-    conn->reader = redisReaderCreateWithFunctions((redisReplyObjectFunctions *)(uintptr_t)&creators);
+    redisReplyObjectFunctions *table = (redisReplyObjectFunctions *)(uintptr_t)&creators;
+    conn->reader = redisReaderCreateWithFunctions(table);
     if (conn->reader == NULL) {
         return pc_fail_nomem(err);
     }

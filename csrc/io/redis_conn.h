@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* One asynchronous Redis connection on a loop: a FIFO of expected replies over a pc_stream. hiredis writes the
- * commands and reads the replies, nothing else; redis_conn.c is the only file that knows it.
+/* One asynchronous Redis connection on a loop: a FIFO of expected replies over a pc_stream.
+ * hiredis writes the commands and reads the replies, nothing else; redis_conn.c is the only
+ * file that knows it.
  *
- * A connection is either for commands (each reply goes to the callback of its command) or, when the
- * `message` hook is given, for subscriptions (every reply goes to that hook). It belongs to the thread of its loop.
- * It doesn't reconnect: down() tells the owner, who calls pc_redis_connect again when it likes, but not from inside a reply's
- * callback. Callbacks may send commands and may close the connection; they must not free it. */
+ * A connection is either for commands (each reply goes to the callback of its command) or,
+ * when the `message` hook is given, for subscriptions (every reply goes to that hook). It
+ * belongs to the thread of its loop. It doesn't reconnect: down() tells the owner, who calls
+ * pc_redis_connect again when it likes, but not from inside a reply's callback. Callbacks may
+ * send commands and may close the connection; they must not free it. */
 #ifndef PC_IO_REDIS_CONN_H
 #define PC_IO_REDIS_CONN_H
 
@@ -19,9 +21,11 @@
 typedef struct pc_redis_hooks {
     /* Authenticated, database selected, not loading: commands flow. */
     void (*up)(void *ctx);
-    /* Connection lost or refused, after the callbacks of all expected replies were called without one. */
+    /* Connection lost or refused, after the callbacks of all expected replies were called
+     * without one. */
     void (*down)(void *ctx, const pc_err *why);
-    /* Subscriptions only: whatever the server sends, confirmations and errors too. The reply is lent. */
+    /* Subscriptions only: whatever the server sends, confirmations and errors too. The reply
+     * is lent. */
     void (*message)(void *ctx, const pc_reply *reply);
     void *ctx;
 } pc_redis_hooks;
@@ -33,15 +37,16 @@ pc_redis *pc_redis_new(const pc_redis_config *config, pc_loop *loop, const pc_re
                        pc_err *err);
 void pc_redis_free(pc_redis *conn);
 
-/* Starts to connect: up() or down() follows from the loop. Already connecting or up: does nothing. -1: failed at once, down() doesn't follow. */
+/* Starts to connect: up() or down() follows from the loop. Already connecting or up: does
+ * nothing. -1: failed at once, down() doesn't follow. */
 int pc_redis_connect(pc_redis *conn, pc_err *err);
 bool pc_redis_is_up(const pc_redis *conn);
 bool pc_redis_is_closed(const pc_redis *conn);
 /* "redis host:port/db", for messages. */
 const char *pc_redis_where(const pc_redis *conn);
 
-/* Sends a command at the end of the turn. callback NULL: the reply is dropped. PC_ESTATE when not up;
- * nothing is sent and no callback follows when it fails. */
+/* Sends a command at the end of the turn. callback NULL: the reply is dropped. PC_ESTATE when
+ * not up; nothing is sent and no callback follows when it fails. */
 int pc_redis_command(pc_redis *conn, size_t argc, const pc_slice *argv, pc_redis_callback *callback,
                      void *ctx, pc_err *err);
 /* Subscription connections: sends (P)SUBSCRIBE, (P)UNSUBSCRIBE or PING. */

@@ -5,8 +5,8 @@
 
 #include "io/redis_reply.h"
 
-/* `reply` is lent until the callback returns (see pc_redis_take_reply); NULL with `why` when the connection
- * was lost first: the command may or may not have been executed. */
+/* `reply` is lent until the callback returns (see pc_redis_take_reply); NULL with `why` when
+ * the connection was lost first: the command may or may not have been executed. */
 typedef void pc_redis_callback(void *ctx, const pc_reply *reply, const pc_err *why);
 
 typedef struct pc_redis_expect {

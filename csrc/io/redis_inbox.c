@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* DESIGN. `client` does the commands (on a pump of its own), `sub` the subscriptions on our pump, whose lock guards
- * everything below. Nobody turns the loop except threads inside wait() and, for a moment, watch(). Each id somebody is interested in
- * has a pc_redis_watch in `watches`. The order that misses nothing and tells nothing twice: SUBSCRIBE, its
- * confirmation, GET, messages; a message that came first makes the GET needless, since it is newer than anything stored before it. A lost
- * connection puts every watch back to "not subscribed". Ready results are unsubscribed in batches. The GET is done with the lock
+/* DESIGN. `client` does the commands (on a pump of its own), `sub` the subscriptions on our
+ * pump, whose lock guards everything below. Nobody turns the loop except threads inside wait()
+ * and, for a moment, watch(). Each id somebody is interested in has a pc_redis_watch in
+ * `watches`. The order that misses nothing and tells nothing twice: SUBSCRIBE, its
+ * confirmation, GET, messages; a message that came first makes the GET needless, since it is
+ * newer than anything stored before it. A lost connection puts every watch back to "not
+ * subscribed". Ready results are unsubscribed in batches. The GET is done with the lock
  * released: `reading` keeps others from doing the same, `waiters` keeps the watch alive.
  * Shutdown: no thread inside, then connection, watches, pump. */
 #include "io/redis_inbox.h"
@@ -79,7 +81,8 @@ drop_watch(pc_redis_inbox *inbox, pc_redis_watch *watch)
     pc_redis_watch_free(watch);
 }
 
-/* One that is not confirmed yet stays: its confirmation must not be taken for that of a later SUBSCRIBE. */
+/* One that is not confirmed yet stays: its confirmation must not be taken for that of a later
+ * SUBSCRIBE. */
 static void
 unsubscribe_leaving(pc_redis_inbox *inbox)
 {
@@ -485,7 +488,7 @@ pc_redis_inbox_wait(pc_redis_inbox *inbox, pc_slice id, pc_buf *out, pc_mono dea
     pc_pump_lock(inbox->pump);
     pc_redis_watch *watch = want_watch(inbox, id, err);
     if (watch != NULL) {
-        // others are still inside with the last document of an ended watch: it is the newcomer's, too
+        // others are still inside with an ended watch: its last document is the newcomer's, too
         bool late = watch->ended && watch->last != NULL;
         visit v = {inbox, watch, watch->handed - late};
         watch->waiters++;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Waiting for results: one subscription connection, any number of threads. Ids are without the key prefix. */
+/* Waiting for results: one subscription connection, any number of threads. Ids are without the
+ * key prefix. */
 #ifndef PC_IO_REDIS_INBOX_H
 #define PC_IO_REDIS_INBOX_H
 
@@ -7,15 +8,17 @@
 
 typedef struct pc_redis_inbox pc_redis_inbox;
 
-/* `client` and the bytes of `prefix` stay the caller's and must outlive the inbox. Doesn't connect. */
+/* `client` and the bytes of `prefix` stay the caller's and must outlive the inbox. Doesn't
+ * connect. */
 pc_redis_inbox *pc_redis_inbox_new(const pc_redis_config *config, pc_redis_client *client,
                                    pc_slice prefix, pc_err *err);
 /* Nobody may be inside. */
 void pc_redis_inbox_free(pc_redis_inbox *inbox);
 void pc_redis_inbox_abandon(pc_redis_inbox *inbox);
 
-/* As in pc_results_ops. Threads that wait for the same id at the same time: a document wakes all of them,
- * but of several documents one thread may see some and another thread the others; the last one reaches all. */
+/* As in pc_results_ops. Threads that wait for the same id at the same time: a document wakes
+ * all of them, but of several documents one thread may see some and another thread the others;
+ * the last one reaches all. */
 int pc_redis_inbox_watch(pc_redis_inbox *inbox, pc_slice id, pc_err *err);
 int pc_redis_inbox_wait(pc_redis_inbox *inbox, pc_slice id, pc_buf *out, pc_mono deadline,
                         bool *eintr, pc_err *err);

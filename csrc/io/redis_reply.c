@@ -73,7 +73,7 @@ pc_code
 pc_redis_code(pc_slice text)
 {
     static const char in_script[] = "ERR Error running script";
-    // before Redis 7 the error of a command inside a script comes wrapped: "…: @user_script: 1: -OOM …"
+    // before Redis 7 an error inside a script comes wrapped: "…: @user_script: 1: -OOM …"
     if (text.len > sizeof in_script && memcmp(text.ptr, in_script, sizeof in_script - 1) == 0) {
         const char *inner = memmem(text.ptr, text.len, " -", 2);
         if (inner != NULL) {

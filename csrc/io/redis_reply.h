@@ -27,8 +27,9 @@ pc_reply *pc_reply_new(pc_reply_type type, size_t extra);
 /* An array of `len` empty places; freed with its children. */
 pc_reply *pc_reply_array(size_t len);
 void pc_reply_free(pc_reply *reply);
-/* The code an error text of Redis stands for: PC_EIO may be tried again (LOADING, READONLY, …), PC_EFULL is OOM,
- * PC_EAUTH a refusal, PC_ENOTFOUND is NOSCRIPT, PC_EDATA the command's own fault (WRONGTYPE, syntax). */
+/* The code an error text of Redis stands for: PC_EIO may be tried again (LOADING, READONLY,
+ * …), PC_EFULL is OOM, PC_EAUTH a refusal, PC_ENOTFOUND is NOSCRIPT, PC_EDATA the command's
+ * own fault (WRONGTYPE, syntax). */
 pc_code pc_redis_code(pc_slice text);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* One result a program is interested in: where its subscription stands and the documents it has not read yet.
- * Touched with the pump's lock held; in the map of results_redis.c under its key. */
+/* One result a program is interested in: where its subscription stands and the documents it
+ * has not read yet. Touched with the pump's lock held; in the map of results_redis.c under its
+ * key. */
 #ifndef PC_IO_REDIS_WATCH_H
 #define PC_IO_REDIS_WATCH_H
 
@@ -35,8 +36,9 @@ pc_redis_watch *pc_redis_watch_new(pc_slice prefix, pc_slice id, pc_err *err);
 void pc_redis_watch_free(pc_redis_watch *watch);
 /* Appends a document unless it equals the one before. */
 int pc_redis_watch_put(pc_redis_watch *watch, pc_slice text, pc_err *err);
-/* The next document for a waiter that came when `handed` were handed out: the oldest unread one, or the last
- * one when another waiter has taken it meanwhile; absent when there is none. Lent until put, drop or clear. */
+/* The next document for a waiter that came when `handed` were handed out: the oldest unread
+ * one, or the last one when another waiter has taken it meanwhile; absent when there is none.
+ * Lent until put, drop or clear. */
 pc_slice pc_redis_watch_peek(const pc_redis_watch *watch, uint64_t handed);
 /* The oldest unread document was handed out. */
 void pc_redis_watch_drop(pc_redis_watch *watch);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A program's side of the Redis result store: a client for commands and an inbox for waiting, both of which any
- * thread may use. */
+/* A program's side of the Redis result store: a client for commands and an inbox for waiting,
+ * both of which any thread may use. */
 #include "base/list.h"
 #include "base/mem.h"
 #include "io/redis_client.h"

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The worker's side of the Redis result store: one pipelined connection, one script call per document.
+/* The worker's side of the Redis result store: one pipelined connection, one script call per
+ * document.
  *
- * Items stay in one list in the order of the puts until they are answered. Those before `fresh` are written, the others wait for the
- * connection. Replies come in the order of the commands, so the one that arrives belongs to the first item: that gives
- * stored() its order for free. When anything goes wrong that time may cure (connection lost, OOM, READONLY, LOADING), the connection is dropped,
- * and after a backoff everything unanswered is written again on a new one; the guard in the script and readers that drop equal neighbours make that harmless.
- * NOSCRIPT (SCRIPT FLUSH) rewinds in place. */
+ * Items stay in one list in the order of the puts until they are answered. Those before
+ * `fresh` are written, the others wait for the connection. Replies come in the order of the
+ * commands, so the one that arrives belongs to the first item: that gives stored() its order
+ * for free. When anything goes wrong that time may cure (connection lost, OOM, READONLY,
+ * LOADING), the connection is dropped, and after a backoff everything unanswered is written
+ * again on a new one; the guard in the script and readers that drop equal neighbours make that
+ * harmless. NOSCRIPT (SCRIPT FLUSH) rewinds in place. */
 #include "base/list.h"
 #include "base/mem.h"
 #include "io/redis_meta.h"
@@ -124,8 +127,8 @@ report_too_large(void *ctx)
 
 static void write_fresh(redis_store *store);
 
-/* EVAL brings the script back; what was asked in vain behind the first item is asked again, and the replies
- * under way to that are recognised by their number. */
+/* EVAL brings the script back; what was asked in vain behind the first item is asked again,
+ * and the replies under way to that are recognised by their number. */
 static void
 rewind_with_script(redis_store *store)
 {
@@ -270,7 +273,7 @@ store_put(pc_store *base, const pc_store_item *from, void *cookie, pc_err *err)
     }
     it->cookie = cookie;
     bool written = store->fresh == &store->items && pc_redis_is_up(store->conn);
-    // written at once when nothing waits before it: the stream gathers a turn's commands in one write
+    // at once when nothing waits before it: the stream gathers a turn's commands in one write
     if (written && write_item(store, it, err) < 0) {
         pc_free(it);
         return -1;

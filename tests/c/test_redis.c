@@ -43,7 +43,8 @@ test_redis_codes(void)
         {"LOADING Redis is loading the dataset in memory", PC_EIO},
         {"READONLY You can't write against a read only replica.", PC_EIO},
         {"OOM command not allowed when used memory > 'maxmemory'.", PC_EFULL},
-        {"ERR Error running script (call to f_1): @user_script:1: @user_script: 1: -OOM command", PC_EFULL},
+        {"ERR Error running script (call to f_1): @user_script:1: @user_script: 1: -OOM command",
+         PC_EFULL},
         {"NOAUTH Authentication required.", PC_EAUTH},
         {"WRONGPASS invalid username-password pair", PC_EAUTH},
         {"ERR invalid password", PC_EAUTH},
@@ -139,14 +140,16 @@ test_redis_errors_of_commands(void)
     PC_ASSERT_INT(run_one(client, "RPUSH", config.key_prefix, "x", 0, NULL, &err), 0);
     PC_ASSERT_INT(run_one(client, "GET", config.key_prefix, NULL, 0, &out, &err), -1);
     PC_ASSERT_INT(err.code, PC_EDATA);
-    PC_ASSERT(strstr(err.msg, "WRONGTYPE") != NULL && strstr(err.msg, "/9:") != NULL, "%s", err.msg);
+    PC_ASSERT(strstr(err.msg, "WRONGTYPE") != NULL, "%s", err.msg);
+    PC_ASSERT(strstr(err.msg, "/9:") != NULL, "%s", err.msg);
     PC_ASSERT(out == NULL);
     // refused while queued, refused when executed
     PC_ASSERT_INT(run_one(client, "NONSENSE", "1", NULL, PC_REDIS_TRANSACTION, &out, &err), -1);
     PC_ASSERT(strstr(err.msg, "NONSENSE") != NULL, "%s", err.msg);
-    PC_ASSERT_INT(run_one(client, "GET", config.key_prefix, NULL, PC_REDIS_TRANSACTION, &out, &err), -1);
+    unsigned whole = PC_REDIS_TRANSACTION;
+    PC_ASSERT_INT(run_one(client, "GET", config.key_prefix, NULL, whole, &out, &err), -1);
     PC_ASSERT_INT(err.code, PC_EDATA);
-    PC_ASSERT_INT(run_one(client, "LLEN", config.key_prefix, NULL, PC_REDIS_TRANSACTION, &out, &err), 0);
+    PC_ASSERT_INT(run_one(client, "LLEN", config.key_prefix, NULL, whole, &out, &err), 0);
     PC_ASSERT_INT(out->children[0]->integer, 1);
     pc_reply_free(out);
     pc_redis_client_free(client);
@@ -385,7 +388,9 @@ work_with_little_memory(void *arg)
     pc_reply *out = NULL;
     pc_err err = {0};
     pc_redis_client *client = pc_redis_client_new(&redis, &err);
-    int rc = client == NULL ? -1 : run_one(client, "ECHO", "x", NULL, PC_REDIS_TRANSACTION, &out, &err);
+    int rc = client == NULL
+                 ? -1
+                 : run_one(client, "ECHO", "x", NULL, PC_REDIS_TRANSACTION, &out, &err);
     PC_ASSERT(rc == 0 || err.code == PC_ENOMEM, "%s", err.msg);
     pc_reply_free(out);
     pc_redis_client_free(client);

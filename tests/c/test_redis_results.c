@@ -505,7 +505,8 @@ test_redis_results_abandon_leaves_the_parent_alone(void)
     redis_rig_clean(&config);
 }
 
-/* Whichever allocation fails: an error or the document, no crash, no leak; and the next call works. */
+/* Whichever allocation fails: an error or the document, no crash, no leak; and the next call
+ * works. */
 void
 test_redis_results_survive_failing_allocations(void)
 {

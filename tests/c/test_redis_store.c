@@ -155,7 +155,8 @@ test_redis_store_short_expiry_is_one_second(void)
     PC_ASSERT(pc_slice_is(pc_redis_meta_ttl(1e300, text), "3000000000"));
 }
 
-/* stored first, then another state: the first stays when it is a SUCCESS, whatever the serializer. */
+/* stored first, then another state: the first stays when it is a SUCCESS, whatever the
+ * serializer. */
 void
 test_redis_store_never_replaces_success(void)
 {
@@ -480,7 +481,7 @@ test_redis_store_50000(void)
     redis_rig_clean(&f.config);
 }
 
-/* CPU time matters here: see the figure of "time" or perf; the harness prints wall time. */
+/* The figures of the harness include the deletion of the keys; the printed ones do not. */
 void
 bench_redis_store_put(long n)
 {
@@ -490,6 +491,7 @@ bench_redis_store_put(long n)
     put_numbered(&f, 1);
     settle(&f, 5);
     struct timespec from, to;
+    pc_mono begin = pc_mono_now();
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
     ct_reset_timer();
     char document[200];
@@ -508,11 +510,12 @@ bench_redis_store_put(long n)
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
     double ns = (double)(to.tv_sec - from.tv_sec) * 1e9 + (double)(to.tv_nsec - from.tv_nsec);
     if (n > 1000) {
-        printf("    %ld puts, CPU %.0f ns each\n", n, ns / (double)n);
+        double wall = (double)(pc_mono_now().ns - begin.ns);
+        printf("    %ld puts, our CPU %.0f ns each, %.0f per second\n", n, ns / (double)n,
+               (double)n / wall * 1e9);
     }
     pc_store_redis.destroy(f.store);
     pc_loop_free(f.loop);
-    f.config.expires = 0;
     pc_reply_free(redis_rig_do(
         &f.config, "EVAL for\t_,k\tin\tipairs(redis.call('KEYS',ARGV[1]..'*'))do\tredis.call('DEL',k)end 0 %s",
         f.config.key_prefix));

@@ -77,6 +77,13 @@ child_stop(void *ctx, int code)
     return result;
 }
 
+static void
+child_exit(void *ctx, int code)
+{
+    (void)ctx;
+    _exit(code);
+}
+
 static int
 child_signals(void *ctx)
 {
@@ -192,6 +199,7 @@ py_runner_fill(py_worker *self, pc_runner *runner)
         .fork = fork_child,
         .child_start = child_start,
         .child_stop = child_stop,
+        .child_exit = child_exit,
         .child_signals = child_signals,
         .thread = start_thread,
         .interrupt = interrupt,

@@ -40,6 +40,8 @@ typedef struct pc_runner {
     int (*child_start)(void *ctx, int index, const pc_child *child);
     /* In the child, about to exit; returns the exit code to use. */
     int (*child_stop)(void *ctx, int code);
+    /* In the child: ends the process, without the parent's clean-up (_exit). Does not return. */
+    void (*child_exit)(void *ctx, int code);
     /* Between tasks in child or thread: runs pending signal handlers. Non-zero: leave the loop. */
     int (*child_signals)(void *ctx);
     /* Starts a thread of the interpreter that calls main(arg). */

@@ -180,10 +180,8 @@ run_child(pc_slot *own, int fd, pid_t parent)
     pc_buf_init(&child.memory);
     // without a parent nobody would ever close the socket's other end if a task's own child holds a copy
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent) {
-        _exit(1);
-    }
-    _exit(pc_child_main(&child, own->index));
+    const pc_runner *runner = pool->base.runner;
+    runner->child_exit(runner->ctx, getppid() == parent ? pc_child_main(&child, own->index) : 1);
 }
 
 static void

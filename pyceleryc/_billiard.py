@@ -63,4 +63,4 @@ def _reduce_class(cls: type) -> str | tuple[Any, ...]:
     return pool_exception, (cls.__name__,)
 
 
-copyreg.pickle(_PoolExceptionType, _reduce_class)  # type: ignore[arg-type]
+copyreg.pickle(_PoolExceptionType, _reduce_class)

@@ -188,7 +188,7 @@ class AlreadyRegistered(TaskError):
     """A task of that name is registered already."""
 
 
-class TimeoutError(TaskError):  # noqa: A001  the public name
+class TimeoutError(TaskError):  # the public name
     """The operation did not end within its timeout."""
 
 

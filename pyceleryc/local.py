@@ -77,7 +77,7 @@ class Proxy:
         self._get_current_object().__class__ = value
 
     @property
-    def __dict__(self) -> Any:
+    def __dict__(self) -> Any:  # type: ignore[override]
         try:
             return self._get_current_object().__dict__
         except RuntimeError:
@@ -119,9 +119,6 @@ class Proxy:
     def __exit__(self, *exc_info: Any) -> Any:
         return self._get_current_object().__exit__(*exc_info)
 
-    def __await__(self) -> Any:
-        return self._get_current_object().__await__()
-
     def __reduce__(self) -> Any:
         return self._get_current_object().__reduce__()
 
@@ -155,7 +152,7 @@ _ARITHMETIC = (
     'lshift', 'rshift', 'and', 'or', 'xor',
 )
 _FORWARDED: dict[str, Callable[..., Any]] = {
-    'str': str, 'bytes': bytes, 'format': format, 'iter': iter, 'next': next, 'len': len,
+    'str': str, 'bytes': bytes, 'format': format, 'iter': iter, 'len': len,
     'reversed': reversed, 'int': int, 'float': float, 'complex': complex, 'round': round,
     'divmod': divmod, 'abs': abs,
     'index': operator.index, 'neg': operator.neg, 'pos': operator.pos, 'invert': operator.invert,
@@ -198,6 +195,10 @@ class _ProxyDoc(str):
 setattr(Proxy, '__doc__', _ProxyDoc(Proxy.__doc__))
 
 
+#: In place of the object that a promise has not made yet.
+_PENDING = object()
+
+
 class PromiseProxy(Proxy):
     """A proxy whose callable is called once, at the first use (T-024).
 
@@ -208,30 +209,30 @@ class PromiseProxy(Proxy):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        object.__setattr__(self, '_PromiseProxy__thing', _PENDING)
         object.__setattr__(self, '_PromiseProxy__lock', threading.RLock())
         object.__setattr__(self, '_PromiseProxy__pending', deque())
 
     def _get_current_object(self) -> Any:
-        try:
-            return object.__getattribute__(self, '_PromiseProxy__thing')
-        except AttributeError:
-            return self.__evaluate__()
+        thing = self.__thing
+        return self.__evaluate__() if thing is _PENDING else thing
+
+    def __getattr__(self, name: str) -> Any:
+        # The way of every "task.delay": kept as short as can be.
+        thing = self.__thing
+        return getattr(self.__evaluate__() if thing is _PENDING else thing, name)
 
     def __then__(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Call ``fun(*args, **kwargs)`` after the evaluation, or now if it is done."""
-        with object.__getattribute__(self, '_PromiseProxy__lock'):
-            if not self.__evaluated__():
-                object.__getattribute__(self, '_PromiseProxy__pending').append((fun, args, kwargs))
+        with self.__lock:
+            if self.__thing is _PENDING:
+                self.__pending.append((fun, args, kwargs))
                 return
         fun(*args, **kwargs)
 
     def __evaluated__(self) -> bool:
         """Tell whether the object exists."""
-        try:
-            object.__getattribute__(self, '_PromiseProxy__thing')
-        except AttributeError:
-            return False
-        return True
+        return self.__thing is not _PENDING
 
     def __maybe_evaluate__(self) -> Any:
         """Return the object, making it if necessary."""
@@ -239,16 +240,15 @@ class PromiseProxy(Proxy):
 
     def __evaluate__(self) -> Any:
         """Make the object, release the callable, run what waited by ``__then__``."""
-        with object.__getattribute__(self, '_PromiseProxy__lock'):
-            if self.__evaluated__():
-                return object.__getattribute__(self, '_PromiseProxy__thing')
+        with self.__lock:
+            if self.__thing is not _PENDING:
+                return self.__thing
             thing = Proxy._get_current_object(self)
             object.__setattr__(self, '_PromiseProxy__thing', thing)
             for name in ('local', 'args', 'kwargs'):
                 object.__setattr__(self, f'_Proxy__{name}', None)
-            pending = object.__getattribute__(self, '_PromiseProxy__pending')
-            while pending:
-                fun, args, kwargs = pending.popleft()
+            while self.__pending:
+                fun, args, kwargs = self.__pending.popleft()
                 fun(*args, **kwargs)
             return thing
 

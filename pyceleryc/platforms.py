@@ -82,7 +82,7 @@ def pyimplementation() -> str:
 
 # -- pidfile --------------------------------------------------------------------------------
 
-class LockFailed(Exception):  # noqa: N818  the public name
+class LockFailed(Exception):  # the public name
     """The pidfile belongs to another process."""
 
 
@@ -318,10 +318,9 @@ def check_privileges(accept_content: Iterable[str] | None) -> None:
     ids = {'uid': os.getuid(), 'euid': os.geteuid(), 'gid': os.getgid(), 'egid': os.getegid()}
     if ids['uid'] and ids['euid']:
         return
-    accepts = set(accept_content or ())
-    if accepts & {'pickle', 'application/x-python-serialize'}:
-        if not os.environ.get('C_FORCE_ROOT'):
-            raise SecurityError(ROOT_DISALLOWED.format(**ids))
+    risky = {'pickle', 'application/x-python-serialize'}.intersection(accept_content or ())
+    if risky and not os.environ.get('C_FORCE_ROOT'):
+        raise SecurityError(ROOT_DISALLOWED.format(**ids))
     warnings.warn(ROOT_DISCOURAGED.format(**ids), SecurityWarning, stacklevel=2)
 
 

@@ -303,7 +303,7 @@ class Option:
     remove_by: str | None = None
 
     def __init__(
-        self, default: Any = None, type: str = 'string', old: str = '',  # noqa: A002
+        self, default: Any = None, type: str = 'string', old: str = '',
     ) -> None:
         self.default = default
         self.type = type
@@ -317,7 +317,7 @@ class Option:
         return f'<Option: type->{self.type} default->{self.default!r}>'
 
 
-class searchresult(NamedTuple):  # noqa: N801  the public name
+class searchresult(NamedTuple):  # the public name
     """What :func:`find` found."""
 
     namespace: str | None

@@ -102,7 +102,7 @@ class Logging:
         return proxy  # type: ignore[no-any-return]
 
     def setup_logging_subsystem(
-        self, loglevel: Any = None, logfile: Any = None, format: Any = None,  # noqa: A002
+        self, loglevel: Any = None, logfile: Any = None, format: Any = None,
         colorize: bool | None = None, hostname: str | None = None, **kwargs: Any,
     ) -> Any:
         """Configure the root logger and the task logger, once per process.
@@ -116,7 +116,7 @@ class Logging:
             logfile = node_format(logfile, hostname)
         self.already_setup = True
         loglevel = mlevel(loglevel or self.loglevel)
-        format = format or self.format  # noqa: A001
+        format = format or self.format
         colorize = self.supports_color(colorize, logfile)
         reset_multiprocessing_logger()
         responses = signals.setup_logging.send(
@@ -145,12 +145,12 @@ class Logging:
         logging.captureWarnings(True)
 
     def setup_task_loggers(
-        self, loglevel: Any = None, logfile: Any = None, format: Any = None,  # noqa: A002
+        self, loglevel: Any = None, logfile: Any = None, format: Any = None,
         colorize: bool | None = None, propagate: bool = False, **kwargs: Any,
     ) -> logging.Logger:
         """Configure the parent of all task loggers, ``celery.task``."""
         loglevel = mlevel(loglevel or self.loglevel)
-        format = format or self.task_format  # noqa: A001
+        format = format or self.task_format
         colorize = self.supports_color(colorize, logfile)
         logger = self.setup_handlers(
             get_logger('celery.task'), logfile, format, colorize, formatter=TaskFormatter,
@@ -175,7 +175,7 @@ class Logging:
         return colored(enabled=self.supports_color(enabled, logfile))
 
     def setup_handlers(
-        self, logger: logging.Logger, logfile: Any, format: str,  # noqa: A002
+        self, logger: logging.Logger, logfile: Any, format: str,
         colorize: bool, formatter: Any = ColorFormatter, **kwargs: Any,
     ) -> logging.Logger:
         """Give *logger* a handler for *logfile* unless it has handlers already."""
@@ -194,7 +194,7 @@ class Logging:
         return WatchedFileHandler(logfile, encoding='utf-8')
 
     def _configure_logger(
-        self, logger: logging.Logger | None, logfile: Any, loglevel: int, format: str,  # noqa: A002
+        self, logger: logging.Logger | None, logfile: Any, loglevel: int, format: str,
         colorize: bool, **kwargs: Any,
     ) -> None:
         if logger is not None:

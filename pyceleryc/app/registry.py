@@ -45,7 +45,7 @@ class TaskRegistry(dict[str, Any]):
         """Return the tasks of type ``periodic``."""
         return self.filter_types('periodic')
 
-    def filter_types(self, type: str) -> dict[str, Any]:  # noqa: A002  the public name
+    def filter_types(self, type: str) -> dict[str, Any]:  # the public name
         """Return the tasks of this type."""
         return {
             name: task for name, task in self.items()

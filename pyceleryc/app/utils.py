@@ -351,7 +351,7 @@ def _unpickle_app_v2(cls: Any, kwargs: dict[str, Any]) -> Any:
     return cls(**{**kwargs, 'set_as_current': False})
 
 
-# -- finding the app --------------------------------------------------------------------------------
+# -- finding the app ----------------------------------------------------------------------------
 
 def _is_app(obj: Any) -> bool:
     # By what it can do, because this module is below the one that defines the class.

@@ -11,7 +11,7 @@ import warnings
 from datetime import datetime, timezone
 from functools import cached_property
 from importlib import import_module
-from typing import IO, Any
+from typing import Any
 
 from pyceleryc import signals
 from pyceleryc.exceptions import FixupWarning, ImproperlyConfigured
@@ -27,7 +27,7 @@ MIN_DJANGO = (2, 2)
 DJANGO_TASK = 'pyceleryc.contrib.django.task:DjangoTask'
 
 
-def _maybe_close_fd(fh: IO[Any]) -> None:
+def _maybe_close_fd(fh: Any) -> None:
     try:
         os.close(fh.fileno())
     except (AttributeError, OSError, TypeError):

@@ -12,7 +12,7 @@ def _has_all(cls: type, names: frozenset[str]) -> bool:
     return all(any(name in node.__dict__ for node in cls.__mro__) for name in names)
 
 
-class CallableTask(Callable):  # type: ignore[misc]
+class CallableTask(Callable):  # type: ignore[misc,type-arg]
     """Anything with the calling methods of a task."""
 
     __required_attributes__ = frozenset({'delay', 'apply_async', 'apply', '__call__'})

@@ -13,13 +13,15 @@ __all__ = (
     'LimitedSet', 'OrderedDict', 'force_mapping', 'lpmerge',
 )
 
+_MISSING = object()
+
 
 def force_mapping(m: Any) -> Any:
     """Return *m* if it is a mapping, else a mapping view of its attributes."""
     return m if isinstance(m, Mapping) else DictAttribute(m)
 
 
-def lpmerge(L: dict[Any, Any], R: Mapping[Any, Any]) -> dict[Any, Any]:  # noqa: N803
+def lpmerge(L: dict[Any, Any], R: Mapping[Any, Any]) -> dict[Any, Any]:
     """Update *L* by those items of *R* that are not None; return *L*."""
     L.update((key, value) for key, value in R.items() if value is not None)
     return L
@@ -38,7 +40,7 @@ class AttributeDictMixin:
         self[key] = value  # type: ignore[index]
 
 
-class AttributeDict(dict, AttributeDictMixin):  # type: ignore[type-arg]
+class AttributeDict(dict[str, Any], AttributeDictMixin):
     """A dict whose items are attributes too."""
 
 
@@ -86,6 +88,11 @@ class DictAttribute(MutableMapping[str, Any]):
 
 class ChainMap(MutableMapping[Any, Any]):
     """Several mappings read as one; the first wins, and writes go to the first."""
+
+    maps: list[Any]
+    changes: Any
+    defaults: list[Any]
+    _observers: list[Callable[..., Any]]
 
     def __init__(self, *maps: Any, **kwargs: Any) -> None:
         layers = list(maps or [{}])
@@ -181,6 +188,21 @@ class ConfigurationView(ChainMap, AttributeDictMixin):
             _names={},
         )
 
+    def __getattr__(self, k: str) -> Any:
+        # No setting begins so; copy and pickle ask for such names before there is a state.
+        if k.startswith('_'):
+            raise AttributeError(k)
+        return super().__getattr__(k)
+
+    def copy(self) -> Any:
+        """Return a copy: the changes are copied, the defaults shared."""
+        other = type(self)({}, keys=self._keys, prefix=self.prefix)
+        layers = [dict(self.changes), *self.maps[1:]]
+        other.__dict__.update(maps=layers, changes=layers[0], defaults=layers[1:])
+        return other
+
+    __copy__ = copy
+
     def _to_keys(self, key: str) -> tuple[str, ...]:
         """Return the names under which *key* may be found, the most specific first."""
         try:
@@ -200,16 +222,17 @@ class ConfigurationView(ChainMap, AttributeDictMixin):
     def _prefixed(self, name: str) -> str:
         if name.startswith(self.prefix):
             return name
-        return self.prefix + (name.upper() if self.prefix.isupper() else name)
+        prefix: str = self.prefix
+        return prefix + (name.upper() if prefix.isupper() else name)
 
     def __getitem__(self, key: str) -> Any:
         names = self._to_keys(key)
         for layer in self.maps:
             for name in names:
-                try:
-                    return layer[name]
-                except KeyError:
-                    continue
+                # get(), because raising for each miss is what costs.
+                value = layer.get(name, _MISSING)
+                if value is not _MISSING:
+                    return value
         return self.__missing__(key)
 
     def __setitem__(self, key: str, value: Any) -> None:

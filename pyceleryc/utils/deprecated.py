@@ -30,7 +30,7 @@ def warn(
     warnings.warn(' '.join(filter(None, (text, alternative))), kind, stacklevel=stacklevel + 1)
 
 
-def Callable(  # noqa: N802  the public name
+def Callable(  # the public name
     deprecation: str | None = None, removal: str | None = None,
     alternative: str | None = None, description: str | None = None,
 ) -> AnyCallable[[AnyCallable[..., Any]], AnyCallable[..., Any]]:
@@ -47,7 +47,7 @@ def Callable(  # noqa: N802  the public name
     return decorate
 
 
-def Property(  # noqa: N802  the public name
+def Property(  # the public name
     deprecation: str | None = None, removal: str | None = None,
     alternative: str | None = None, description: str | None = None,
 ) -> AnyCallable[[AnyCallable[..., Any]], property]:

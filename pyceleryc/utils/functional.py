@@ -41,7 +41,7 @@ class DummyContext:
         return None
 
 
-class mlazy(lazy):  # type: ignore[misc]  # noqa: N801  the public name
+class mlazy(lazy):  # the public name
     """A lazy value that is computed once."""
 
     evaluated = False
@@ -151,7 +151,7 @@ def is_numeric_value(value: object) -> bool:
 
 # -- a list over an iterator ------------------------------------------------------------
 
-class _regen(list):  # type: ignore[type-arg]  # noqa: N801  shown in reprs
+class _regen(list):  # type: ignore[type-arg]  # shown in reprs
     """A list that takes its items from an iterator as far as they are asked for."""
 
     def __init__(self, it: Iterable[Any]) -> None:
@@ -257,6 +257,7 @@ def regen(it: Any) -> Any:
 
 # -- the shape of functions ---------------------------------------------------------------
 
+_STARS: dict[Any, str] = {Parameter.VAR_POSITIONAL: '*', Parameter.VAR_KEYWORD: '**'}
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -292,7 +293,7 @@ def fun_accepts_kwargs(fun: Callable[..., Any]) -> bool:
 
 
 def _head_item(param: Parameter) -> str:
-    stars = {Parameter.VAR_POSITIONAL: '*', Parameter.VAR_KEYWORD: '**'}.get(param.kind, '')
+    stars = _STARS.get(param.kind, '')
     # Default values do not matter for the check, only that there is one.
     return f'{stars}{param.name}' + ('' if param.default is Parameter.empty else '=None')
 

@@ -32,7 +32,7 @@ class DependencyGraph:
         """Add *obj*."""
         self.adjacent.setdefault(obj, [])
 
-    def add_edge(self, A: Any, B: Any) -> None:  # noqa: N803
+    def add_edge(self, A: Any, B: Any) -> None:
         """Say that *A*, which was added, depends on *B*."""
         self[A].append(B)
 
@@ -140,7 +140,7 @@ class GraphFormatter:
     _arrows = {'graph': '--', 'digraph': '->'}
 
     def __init__(
-        self, root: Any = None, type: str | None = None, id: str | None = None,  # noqa: A002
+        self, root: Any = None, type: str | None = None, id: str | None = None,
         indent: int = 0, inw: str = ' ' * 4, **scheme: Any,
     ) -> None:
         self.id = id or 'dependencies'

@@ -23,7 +23,7 @@ __all__ = (
 MP_MAIN_FILE = os.environ.get('MP_MAIN_FILE')
 
 
-class NotAPackage(Exception):  # noqa: N818  the public name
+class NotAPackage(Exception):  # the public name
     """A dotted path goes through a module that is not a package."""
 
 

@@ -54,7 +54,7 @@ def mlevel(level: Any) -> Any:
     return LOG_LEVELS[level.upper()] if level and not isinstance(level, int) else level
 
 
-def logger_isa(l: Any, p: logging.Logger, max: int = 1000) -> bool:  # noqa: A002,E741
+def logger_isa(l: Any, p: logging.Logger, max: int = 1000) -> bool:
     """Tell whether *l* is *p* or below it.
 
     :raises RuntimeError: more than *max* parents, so there must be a loop.
@@ -138,7 +138,7 @@ class ColorFormatter(logging.Formatter):
         super().__init__(fmt)
         self.use_color = use_color
 
-    def formatException(self, ei: Any) -> str:  # noqa: N802  the method of the base class
+    def formatException(self, ei: Any) -> str:  # the method of the base class
         if ei and not isinstance(ei, tuple):
             ei = sys.exc_info()
         return super().formatException(ei)

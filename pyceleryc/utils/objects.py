@@ -66,7 +66,7 @@ class FallbackContext:
         return context.__exit__(exc_type, exc, tb) if context is not None else None
 
 
-class getitem_property:  # noqa: N801  the public name
+class getitem_property:  # the public name
     """Attribute that is an item: ``id = getitem_property('options.task_id')``.
 
     :param keypath: keys separated by dots; a missing last key reads as None.
@@ -82,7 +82,7 @@ class getitem_property:  # noqa: N801  the public name
             obj = obj[key]
         return obj
 
-    def __get__(self, obj: Any, type: type | None = None) -> Any:  # noqa: A002
+    def __get__(self, obj: Any, type: type | None = None) -> Any:
         return type if obj is None else self._holder(obj).get(self.key)
 
     def __set__(self, obj: Any, value: Any) -> None:

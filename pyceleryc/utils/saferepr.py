@@ -14,16 +14,16 @@ __all__ = ('saferepr',)
 
 ELLIPSIS = '...'
 #: What the brackets of each container are, when it is not empty.
-_BRACKETS = {list: '[]', tuple: '()', set: '{}', frozenset: ('frozenset({', '})'), dict: '{}'}
+_BRACKETS: dict[type, Any] = {list: '[]', tuple: '()', set: '{}', frozenset: ('frozenset({', '})'), dict: '{}'}
 #: A subclass with a repr of its own keeps it (it may hide secrets), except these.
-_PLAIN_REPRS = frozenset(
+_PLAIN_REPRS: frozenset[Any] = frozenset(
     [cls.__repr__ for cls in _BRACKETS] + [OrderedDict.__repr__, defaultdict.__repr__],
 )
 _CONTROL = {code: repr(chr(code))[1:-1] for code in (*range(32), 127)}
 _CONTROL[ord("'")] = "\\'"
 
 
-class _Full(Exception):  # noqa: N818  control flow, not an error
+class _Full(Exception):  # control flow, not an error
     """The length limit is reached."""
 
 
@@ -120,7 +120,7 @@ def _container_of(obj: Any) -> type | None:
     return None
 
 
-def _copy_items(obj: Any, base: type) -> Iterable[Any]:
+def _copy_items(obj: Any, base: Any) -> Iterable[Any]:
     # The builtin's own iteration: a subclass may have overridden it.
     return dict.items(obj) if base is dict else base.__iter__(obj)
 

@@ -91,7 +91,7 @@ def ensure_serializable(items: Iterable[Any], encoder: Callable[[Any], Any]) -> 
     return tuple(safe)
 
 
-class UnpickleableExceptionWrapper(Exception):  # noqa: N818  the public name
+class UnpickleableExceptionWrapper(Exception):  # the public name
     """Stands for an exception that cannot be pickled (T-241).
 
     :param exc_module: module of the original class.

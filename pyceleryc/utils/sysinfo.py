@@ -12,7 +12,7 @@ def load_average() -> tuple[float, ...]:
     return tuple(int(value * 100 + 0.999999) / 100 for value in os.getloadavg())
 
 
-class df:  # noqa: N801  the public name
+class df:  # the public name
     """Use of the file system that holds *path*."""
 
     def __init__(self, path: str | bytes | os.PathLike[str]) -> None:

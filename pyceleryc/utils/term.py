@@ -21,7 +21,7 @@ def fg(s: int) -> str:
     return COLOR_SEQ % s
 
 
-class colored:  # noqa: N801  the public name
+class colored:  # the public name
     """Text with colours: ``str(colored().red('a', colored().blue('b'), 'c'))``.
 
     :param s: strings and other coloured texts.

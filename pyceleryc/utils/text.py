@@ -60,12 +60,12 @@ def indent(t: str, indent: int = 0, sep: str = '\n') -> str:
     return sep.join(' ' * indent + line for line in t.split(sep))
 
 
-def join(l: list[str], sep: str = '\n') -> str:  # noqa: E741  the public name
+def join(l: list[str], sep: str = '\n') -> str:  # the public name
     """Join the strings that are not empty."""
     return sep.join(item for item in l if item)
 
 
-def abbr(S: str | None, max: int, ellipsis: str | bool | None = '...') -> str:  # noqa: A002,N803
+def abbr(S: str | None, max: int, ellipsis: str | bool | None = '...') -> str:
     """Shorten *S* to *max* characters, ending in *ellipsis*; None gives ``???``."""
     if S is None:
         return '???'
@@ -77,7 +77,7 @@ def abbr(S: str | None, max: int, ellipsis: str | bool | None = '...') -> str:  
     return S[:max - len(mark)] + mark
 
 
-def abbrtask(S: str | None, max: int) -> str:  # noqa: A002,N803
+def abbrtask(S: str | None, max: int) -> str:
     """Shorten a dotted task name, the module part first: ``proj[.]add``."""
     if S is None:
         return '???'

@@ -31,7 +31,7 @@ def default_socket_timeout(timeout: float | None) -> Iterator[None]:
         socket.setdefaulttimeout(previous)
 
 
-class bgThread(threading.Thread):  # noqa: N801  the public name
+class bgThread(threading.Thread):  # the public name
     """A daemon thread that calls :meth:`body` until :meth:`stop`."""
 
     def __init__(self, name: str | None = None, **kwargs: Any) -> None:
@@ -164,7 +164,7 @@ class LocalManager:
     """
 
     def __init__(
-        self, locals: Any = None,  # noqa: A002  the public name
+        self, locals: Any = None,  # the public name
         ident_func: Callable[[], int] | None = None,
     ) -> None:
         if locals is None:

@@ -180,7 +180,8 @@ def utcoffset(
     time: ModuleType = _time, localtime: Callable[..., _time.struct_time] = _time.localtime,
 ) -> float:
     """Return the hours that the local clock is behind UTC now."""
-    return (time.altzone if localtime().tm_isdst else time.timezone) // 3600
+    seconds: int = time.altzone if localtime().tm_isdst else time.timezone
+    return seconds // 3600
 
 
 def adjust_timestamp(
@@ -194,7 +195,7 @@ def adjust_timestamp(
 
 def maybe_timedelta(delta: Any) -> Any:
     """Convert seconds to a timedelta; anything but a number stays."""
-    return timedelta(seconds=delta) if isinstance(delta, numbers.Real) else delta
+    return timedelta(seconds=float(delta)) if isinstance(delta, numbers.Real) else delta
 
 
 def delta_resolution(dt: datetime, delta: timedelta) -> datetime:
@@ -270,7 +271,7 @@ def get_exponential_backoff_interval(
     :param full_jitter: a random whole number between 0 and that instead.
     """
     # 2**64 seconds is beyond any maximum; larger powers only cost memory.
-    countdown = min(maximum, factor * 2 ** min(retries, 64))
+    countdown: float = min(maximum, factor * 2 ** min(retries, 64))
     if full_jitter:
         countdown = random.randrange(int(countdown) + 1)
     return max(0, countdown)
@@ -288,7 +289,7 @@ def yearmonth(name: str) -> int:
     return YEARMONTHS[name[:3].lower()]
 
 
-class ffwd:  # noqa: N801  the public name
+class ffwd:  # the public name
     """Moves a date forward: ``dt + ffwd(...)``.
 
     Fields given are set, then *weeks* and *days* added, then the date moves on to

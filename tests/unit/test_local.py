@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
+from collections.abc import Awaitable, Iterator
 from typing import Any
 
 import pytest
@@ -45,6 +46,11 @@ def test_proxy_of_a_function_has_its_metadata() -> None:
     assert proxy.__annotations__ == target.__annotations__
     assert Proxy.__module__ == 'pyceleryc.local'
     assert Proxy(lambda: target, name='given').__name__ == 'given'
+
+
+def test_proxy_is_not_taken_for_something_to_await_or_exhaust() -> None:
+    proxy: Any = Proxy(lambda: [1])
+    assert not isinstance(proxy, Awaitable) and not isinstance(proxy, Iterator)
 
 
 def test_unbound_proxy() -> None:

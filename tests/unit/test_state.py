@@ -64,7 +64,7 @@ def test_apps_are_held_weakly() -> None:
 
 
 def test_current_task() -> None:
-    assert not _state.current_task and _state.current_task == None  # noqa: E711
+    assert not _state.current_task and _state.current_task == None
     outer = SimpleNamespace(name='outer', request=SimpleNamespace(called_directly=False))
     inner = SimpleNamespace(name='inner', request=SimpleNamespace(called_directly=True))
     _state.push_current_task(outer)

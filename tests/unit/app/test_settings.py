@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,6 +164,14 @@ def test_writes_reach_observers() -> None:
     conf.update(task_serializer='yaml')
     assert seen == [{'task_routes': {'a': 'b'}}, {'task_serializer': 'yaml'}]
     assert conf.setdefault('mine', 3) == 3 and conf.mine == 3
+
+
+def test_copies() -> None:
+    conf = settings(task_acks_late=True, broker_url='x')
+    for other in (copy.copy(conf), copy.deepcopy(conf), pickle.loads(pickle.dumps(conf))):
+        assert isinstance(other, Settings) and dict(other) == dict(conf)
+        other.task_acks_late = False
+        assert other.CELERY_ACKS_LATE is False and conf.task_acks_late is True
 
 
 def test_lookups() -> None:

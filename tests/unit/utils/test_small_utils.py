@@ -23,7 +23,7 @@ def test_uuid() -> None:
     assert pyceleryc.utils.gen_unique_id is pyceleryc.utils.uuid
     assert len(pyceleryc.utils.uuid()) == 36
     with pytest.raises(AttributeError):
-        pyceleryc.utils.no_such_name  # noqa: B018
+        pyceleryc.utils.no_such_name
 
 
 # -- objects -------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def test_abstract() -> None:
 
 
 def test_annotations() -> None:
-    assert hints.get_optional_arg(Optional[int]) is int  # noqa: UP007,UP045
+    assert hints.get_optional_arg(Optional[int]) is int
     assert hints.get_optional_arg(int | None) is int
     assert hints.get_optional_arg(int | str) is None
     assert hints.annotation_is_class(int) and not hints.annotation_is_class(list[int])

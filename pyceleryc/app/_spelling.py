@@ -1,7 +1,7 @@
 """Misspelled settings: a setting that is silently ignored is the worst kind of error."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from pyceleryc.app.defaults import _OLD_SETTING_KEYS, EXTRA_SETTINGS, SETTING_KEYS
 from pyceleryc.exceptions import ImproperlyConfigured
@@ -18,6 +18,21 @@ _OWN_GROUPS = frozenset({
     'accept', 'beat', 'broker', 'control', 'event', 'result', 'security', 'task', 'worker',
 })
 _KNOWN = SETTING_KEYS | EXTRA_SETTINGS
+
+
+def _group_of(name: str) -> str:
+    return name.split('_', 1)[0]
+
+
+def _by_group(names: Iterable[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        groups.setdefault(_group_of(name), []).append(name)
+    return groups
+
+
+_NEW_NAMES = _by_group(_KNOWN)
+_OLD_NAMES = _by_group(_OLD_SETTING_KEYS)
 
 
 def distance(a: str, b: str, limit: int) -> int:
@@ -42,26 +57,29 @@ def distance(a: str, b: str, limit: int) -> int:
     return min(above[-1], limit + 1)
 
 
-def _is_near(name: str, known: str, limit: int) -> bool:
-    group = name.split('_', 1)[0]
-    if known.split('_', 1)[0] != group:
-        return False
-    # "broker_url2" or "task_routes_v2" was made from the known name on purpose.
-    return not name.startswith(known) and distance(name, known, limit) <= limit
+def _nearest(name: str, candidates: Iterable[str], limit: int) -> str | None:
+    found, best = None, limit + 1
+    for known in candidates:
+        # "broker_url2" or "task_routes_v2" was made from the known name on purpose.
+        if name.startswith(known):
+            return None
+        edits = distance(name, known, limit)
+        if edits < best:
+            found, best = known, edits
+    return found
 
 
-def suggest(name: str, groups: Iterable[str] | None = _OWN_GROUPS) -> str | None:
+def suggest(name: str, groups: Collection[str] | None = _OWN_GROUPS) -> str | None:
     """Return the setting that *name*, which is not known, is probably meant to be.
 
     :param groups: look only at names in these namespaces; None means all.
     """
     if name in _KNOWN or len(name) < MIN_LENGTH or '_' not in name:
         return None
-    if groups is not None and name.split('_', 1)[0] not in groups:
+    group = _group_of(name)
+    if groups is not None and group not in groups:
         return None
-    limit = 2 if len(name) >= LONG else 1
-    near = [known for known in sorted(_KNOWN) if _is_near(name, known, limit)]
-    return min(near, key=lambda known: distance(name, known, limit), default=None)
+    return _nearest(name, _NEW_NAMES.get(group, ()), 2 if len(name) >= LONG else 1)
 
 
 def _suggest_old(name: str) -> str | None:
@@ -69,8 +87,7 @@ def _suggest_old(name: str) -> str | None:
     # CELERY_ROUTE: the long common prefix must not make short words look alike.
     if name in _OLD_SETTING_KEYS or len(rest) < MIN_LENGTH:
         return None
-    return next(
-        (known for known in sorted(_OLD_SETTING_KEYS) if _is_near(name, known, 1)), None)
+    return _nearest(name, _OLD_NAMES.get(_group_of(name), ()), 1)
 
 
 def check_spelling(names: Iterable[str], prefix: str = '') -> None:
@@ -93,4 +110,5 @@ def check_spelling(names: Iterable[str], prefix: str = '') -> None:
         if found:
             errors.append(f"Unknown setting {name!r}: did you mean {found!r}?")
     if errors:
-        raise ImproperlyConfigured('\n'.join(errors))
+        raise ImproperlyConfigured(
+            '\n'.join(errors) + '\nCorrect it, or start a setting of your own with another word.')

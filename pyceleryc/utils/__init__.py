@@ -18,10 +18,17 @@ if TYPE_CHECKING:
     from pyceleryc.utils.imports import qualname as get_full_cls_name
     from pyceleryc.utils.imports import symbol_by_name as get_cls_by_name
     from pyceleryc.utils.log import LOG_LEVELS
-    from pyceleryc.utils.nodenames import nodename, nodesplit, worker_direct
+    from pyceleryc.utils.nodenames import (
+        anon_nodename,
+        default_nodename,
+        nodename,
+        nodesplit,
+        worker_direct,
+    )
 
 __all__ = (
-    'LOG_LEVELS', 'cached_property', 'chunks', 'gen_task_name', 'gen_unique_id',
+    'LOG_LEVELS', 'anon_nodename', 'cached_property', 'chunks', 'default_nodename',
+    'gen_task_name', 'gen_unique_id',
     'get_cls_by_name', 'get_full_cls_name', 'import_from_cwd', 'instantiate', 'memoize',
     'nodename', 'nodesplit', 'noop', 'uuid', 'worker_direct',
 )
@@ -41,6 +48,8 @@ _ORIGINS = {
     'LOG_LEVELS': 'pyceleryc.utils.log:LOG_LEVELS',
     'nodename': 'pyceleryc.utils.nodenames:nodename',
     'nodesplit': 'pyceleryc.utils.nodenames:nodesplit',
+    'anon_nodename': 'pyceleryc.utils.nodenames:anon_nodename',
+    'default_nodename': 'pyceleryc.utils.nodenames:default_nodename',
     'worker_direct': 'pyceleryc.utils.nodenames:worker_direct',
 }
 

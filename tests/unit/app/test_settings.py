@@ -12,6 +12,7 @@ import pytest
 
 from pyceleryc.app import utils
 from pyceleryc.app._spelling import distance, suggest
+from pyceleryc.app.defaults import _OLD_SETTING_KEYS
 from pyceleryc.app.utils import Settings, detect_settings
 from pyceleryc.exceptions import ImproperlyConfigured
 from pyceleryc.utils.collections import DictAttribute
@@ -114,6 +115,14 @@ def test_misspelled_in_namespace_and_constructor() -> None:
 ])
 def test_own_settings_are_left_alone(name: str) -> None:
     assert settings(**{name: 1})[name] == 1
+
+
+@pytest.mark.parametrize('name', [
+    *sorted(_OLD_SETTING_KEYS), 'CELERY_TASK_EAGER_PROPAGATES_EXCEPTIONS', 'CELERY_RESULT_ENGINE',
+    'CELERY_REDIS_URL', 'CELERY_TASK_TIMEOUT', 'CELERY_BEAT_TZ', 'CELERYBEAT_X', 'CELERY_ENABLED',
+])
+def test_other_names_in_a_namespace_are_kept(name: str) -> None:
+    assert settings('CELERY', **{name: 1})[name] == 1
 
 
 def test_no_known_setting_looks_misspelled() -> None:

@@ -10,7 +10,7 @@
 #include "io/sqlite_lock.h"
 
 #define FOREIGN_WAIT_MS 50        // one wait for a program that doesn't know our lock
-#define CHECKPOINT_PAGES 4000     // 16 MB of WAL
+#define CHECKPOINT_PAGES 2000     // 8 MB of WAL: larger ones cost more CPU, smaller ones more waits for the disk
 #define CHECKPOINT_AGAIN 1000     // after one that readers kept from finishing
 #define TRUNCATE_PAGES 64000
 #define CLOSE_WAIT_NS (50 * PC_NS_PER_MS)
@@ -23,6 +23,7 @@ struct pc_sqlite {
     int bind_rc;        // of the statement being bound
     int wal_pages;      // after the last commit of this connection
     int checkpoint_at;
+    bool full;          // a write of this transaction failed for want of room
 };
 
 #define PC_SQL_TEXT(name, text) text,
@@ -64,7 +65,7 @@ static int
 find_errno(sqlite3 *handle, int rc)
 {
     if ((rc & 0xff) != SQLITE_IOERR) {
-        return sqlite3_system_errno(handle);
+        return (rc & 0xff) == SQLITE_FULL ? ENOSPC : sqlite3_system_errno(handle);
     }
     int sys = errno_of(handle, SQLITE_FCNTL_JOURNAL_POINTER);  // the WAL
     if (sys == 0) {
@@ -90,7 +91,7 @@ fail_sqlite(sqlite3 *handle, const char *path, int rc, pc_err *err)
         return pc_fail(err, PC_EDATA, "%.130s is not an intact SQLite database; choose another path, or move the"
                                       " file away with its -wal and -shm files", path);
     case SQLITE_FULL:
-        return fail_io(path, sys == 0 ? ENOSPC : sys, text, err);
+        return fail_io(path, sys, text, err);
     case SQLITE_READONLY:
     case SQLITE_PERM:
         return fail_io(path, sys, "not writable; the user needs write permission on the file and on its directory", err);
@@ -106,6 +107,7 @@ fail_sqlite(sqlite3 *handle, const char *path, int rc, pc_err *err)
 static int
 fail_db(pc_sqlite *db, int rc, pc_err *err)
 {
+    db->full = db->full || is_full(find_errno(db->handle, rc));
     return fail_sqlite(db->handle, db->path, rc, err);
 }
 
@@ -279,6 +281,10 @@ pc_sqlite_rollback(pc_sqlite *db)
     }
     if (!sqlite3_get_autocommit(db->handle)) {  // some errors have rolled back already
         (void)pc_sqlite_run(db, PC_SQL_ROLLBACK, NULL);
+    }
+    if (db->full) {  // a WAL that starts anew may have room for the next try, and acks free pages
+        db->full = false;
+        (void)sqlite3_wal_checkpoint_v2(db->handle, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
     }
     pc_sqlite_lock_drop(&db->lock);
 }

@@ -42,7 +42,7 @@ IS_WINDOWS = SYSTEM == 'Windows'
 
 PIDFILE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_WRONLY
 PIDFILE_MODE = 0o644
-PIDLOCKED = 'ERROR: Pidfile ({0}) already exists.\nSeems we\'re already running? (pid: {1})'
+PIDLOCKED = 'ERROR: Pidfile ({0}) already exists.\nProcess {1} holds it: stop that one first.'
 
 ROOT_DISALLOWED = """\
 Running a worker with superuser privileges when the worker accepts messages
@@ -54,10 +54,8 @@ all the same, set the environment variable C_FORCE_ROOT.
 User information: uid={uid} euid={euid} gid={gid} egid={egid}
 """
 ROOT_DISCOURAGED = """\
-You're running the worker with superuser privileges: this is
-absolutely not recommended!
-
-Please specify a different user using the --uid option.
+The worker runs with superuser privileges, and so does every task.
+Start it as another user, or name one with --uid.
 
 User information: uid={uid} euid={euid} gid={gid} egid={egid}
 """

@@ -40,18 +40,18 @@ _URL_SETTINGS = re.compile('broker_(read_|write_)?url|result_backend|backend_url
                            re.IGNORECASE)
 
 E_MIX_OLD_INTO_NEW = """
-Cannot mix new and old setting keys, please rename the
-following settings to the new format:
+Old and new names of settings are mixed.  Most of yours are new,
+so rename these to the new format:
 
 {renames}
 """
 E_MIX_NEW_INTO_OLD = """
-Cannot mix new setting names with old setting names, please
-rename the following settings to use the old format:
+Old and new names of settings are mixed.  Most of yours are old,
+so rename these to the old format:
 
 {renames}
 
-Or change all of the settings to use the new format :)
+or, better, give all the others their new names.
 """
 BUGREPORT_INFO = """
 software -> celery:{celery_v} kombu:{kombu_v} py:{py_v}

@@ -16,13 +16,16 @@ from typing import Any
 from pyceleryc import signals
 from pyceleryc.exceptions import FixupWarning, ImproperlyConfigured
 from pyceleryc.utils.imports import symbol_by_name
+from pyceleryc.utils.log import get_logger
 
 __all__ = ('DjangoFixup', 'DjangoWorkerFixup', 'fixup')
 
-ERR_NOT_INSTALLED = """\
-Environment variable DJANGO_SETTINGS_MODULE is defined
-but Django isn't installed.  Won't apply Django fix-ups!
-"""
+logger = get_logger('celery.fixups.django')
+
+ERR_NOT_INSTALLED = (
+    "DJANGO_SETTINGS_MODULE is set, but Django isn't installed: the app is used without it. "
+    'Install Django, or unset the variable.'
+)
 MIN_DJANGO = (2, 2)
 DJANGO_TASK = 'pyceleryc.contrib.django.task:DjangoTask'
 
@@ -33,6 +36,11 @@ def _maybe_close_fd(fh: Any) -> None:
     except (AttributeError, OSError, TypeError):
         # No file behind it, or closed already.
         return
+
+
+def _is_eager(task: Any) -> bool:
+    # An eager task runs inside a request, whose connections go on.
+    return bool(getattr(task.request, 'is_eager', False))
 
 
 def _verify_django_version(django: Any) -> None:
@@ -116,7 +124,6 @@ class DjangoWorkerFixup:
     The setting ``CELERY_DB_REUSE_MAX`` keeps database connections for so many tasks.
     """
 
-    _db_recycles = 0
     worker: Any = None
 
     def __init__(self, app: Any) -> None:
@@ -125,8 +132,8 @@ class DjangoWorkerFixup:
         self._connections = import_module('django.db').connections
         self._cache = import_module('django.core.cache')
         self._settings = symbol_by_name('django.conf:settings')
-        self.interface_errors = (symbol_by_name('django.db.utils:InterfaceError'),)
-        self.DatabaseError = symbol_by_name('django.db:DatabaseError')
+        self._database_error = symbol_by_name('django.db:Error')
+        self._tasks_served = 0
 
     def django_setup(self) -> None:
         """Set Django up: settings, logging and models."""
@@ -154,7 +161,7 @@ class DjangoWorkerFixup:
         for connection in self._connections.all():
             # Closing by the protocol would end the session of the parent, too.
             self._close_socket(connection)
-        self.close_database(force=True)
+        self.close_database()
         self.close_cache()
 
     def _close_socket(self, connection: Any) -> None:
@@ -164,38 +171,29 @@ class DjangoWorkerFixup:
             _maybe_close_fd(socket)
 
     def on_task_prerun(self, sender: Any, **kwargs: Any) -> None:
-        """Called before every task."""
-        if not getattr(sender.request, 'is_eager', False):
+        """Start every task with fresh connections, unless they are kept."""
+        if not self.db_reuse_max and not _is_eager(sender):
             self.close_database()
 
     def on_task_postrun(self, sender: Any, **kwargs: Any) -> None:
-        """Called after every task."""
-        # An eager task runs inside a request, whose connection goes on.
-        if not getattr(sender.request, 'is_eager', False):
-            self.close_database()
-            self.close_cache()
-
-    def close_database(self, force: bool = False, **kwargs: Any) -> None:
-        """Close database connections, or count the tasks that may still use them."""
-        if not self.db_reuse_max or force:
-            self._close_database()
+        """Close what the task used, or count it where connections are kept."""
+        if _is_eager(sender):
             return
-        # Called twice for each task.
-        if self._db_recycles >= self.db_reuse_max * 2:
-            self._db_recycles = 0
-            self._close_database()
-        self._db_recycles += 1
+        self._tasks_served += 1
+        if self._tasks_served >= (self.db_reuse_max or 1):
+            self.close_database()
+        self.close_cache()
 
-    def _close_database(self) -> None:
+    def close_database(self, **kwargs: Any) -> None:
+        """Close the database connections of this thread."""
+        self._tasks_served = 0
         for connection in self._connections.all():
             try:
                 connection.close()
-            except self.interface_errors:
-                # The driver says that it is closed already.
-                continue
-            except self.DatabaseError as exc:
-                if 'closed' not in str(exc) and 'not connected' not in str(exc):
-                    raise
+            except self._database_error as exc:
+                # The server may have hung up first: what counts is that it is not used again.
+                logger.warning('Closing %r failed: %r', connection, exc)
+                connection.connection = None
 
     def close_cache(self) -> None:
         """Close the connections of the caches."""

@@ -29,7 +29,7 @@ from pyceleryc.utils.imports import (
 __all__ = ('BaseLoader', 'autodiscover_tasks', 'find_related_module')
 
 CONFIG_INVALID_NAME = """\
-Error: Module '{module}' doesn't exist, or it's not a valid Python module name.
+The configuration '{module}' is not the name of a Python module that can be imported.
 """
 CONFIG_WITH_SUFFIX = CONFIG_INVALID_NAME + "Did you mean '{suggest}'?\n"
 

@@ -128,15 +128,14 @@ class GraphFormatter:
     """
 
     scheme: dict[str, Any] = {
-        'shape': 'box', 'arrowhead': 'vee', 'style': 'filled',
-        'fontname': 'HelveticaNeue',
+        'shape': 'box', 'style': 'filled', 'fontname': 'sans-serif',
     }
     edge_scheme: dict[str, Any] = {
-        'color': 'darkseagreen4', 'arrowcolor': 'black', 'arrowsize': 0.7,
+        'color': 'gray40', 'arrowsize': 0.8,
     }
-    node_scheme: dict[str, Any] = {'fillcolor': 'palegreen3', 'color': 'palegreen4'}
-    term_scheme: dict[str, Any] = {'fillcolor': 'palegreen1', 'color': 'palegreen2'}
-    graph_scheme: dict[str, Any] = {'bgcolor': 'mintcream'}
+    node_scheme: dict[str, Any] = {'fillcolor': 'lightblue', 'color': 'steelblue'}
+    term_scheme: dict[str, Any] = {'fillcolor': 'aliceblue', 'color': 'lightsteelblue'}
+    graph_scheme: dict[str, Any] = {'bgcolor': 'white'}
     _arrows = {'graph': '--', 'digraph': '->'}
 
     def __init__(

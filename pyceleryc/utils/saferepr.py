@@ -17,7 +17,7 @@ ELLIPSIS = '...'
 _BRACKETS: dict[type, Any] = {list: '[]', tuple: '()', set: '{}', frozenset: ('frozenset({', '})'), dict: '{}'}
 #: A subclass with a repr of its own keeps it (it may hide secrets), except these.
 _PLAIN_REPRS: frozenset[Any] = frozenset(
-    [cls.__repr__ for cls in _BRACKETS] + [OrderedDict.__repr__, defaultdict.__repr__],
+    [cls.__repr__ for cls in (*_BRACKETS, str)] + [OrderedDict.__repr__, defaultdict.__repr__],
 )
 _CONTROL = {code: repr(chr(code))[1:-1] for code in (*range(32), 127)}
 _CONTROL[ord("'")] = "\\'"
@@ -59,7 +59,7 @@ class _Writer:
     def value(self, obj: Any, level: int) -> None:
         """Add the repr of *obj*, which is nested in *level* containers."""
         kind = type(obj)
-        if isinstance(obj, str) and kind.__repr__ is str.__repr__:
+        if isinstance(obj, str) and kind.__repr__ in _PLAIN_REPRS:
             self.quoted(self._clip(obj).translate(_CONTROL))
         elif kind is bytes:
             self.quoted(_bytes_text(self._clip(obj)), 'b')

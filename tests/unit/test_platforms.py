@@ -155,7 +155,7 @@ def test_root_must_not_accept_pickle(
         with pytest.raises(SecurityError, match='C_FORCE_ROOT'):
             p.check_privileges(accept)
         monkeypatch.setenv('C_FORCE_ROOT', '1')
-    with pytest.warns(SecurityWarning, match='absolutely not recommended'):
+    with pytest.warns(SecurityWarning, match='superuser privileges'):
         p.check_privileges(accept)
 
 

@@ -19,7 +19,7 @@ __all__ = ('Signal',)
 
 logger = get_logger('celery.utils.dispatch.signal')
 
-RECEIVER_RETRY_ERROR = 'Could not process signal receiver %(receiver)s. Retrying %(when)s...'
+RECEIVER_RETRY_ERROR = 'Signal handler %(receiver)r failed, it is called again %(when)s'
 
 
 def _identity(target: Any) -> Any:

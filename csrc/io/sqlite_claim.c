@@ -95,10 +95,24 @@ claim(pc_sqlite_source *self, unsigned most, pc_err *err)
         }
         more = more || (unsigned)n == share;
     }
+    if (self->rows_len > 0) {
+        self->average = pc_buf_len(&self->bytes) / self->rows_len;
+    }
     qsort(self->rows, self->rows_len, sizeof *self->rows, by_order);
     // with all the room used up some queue may not have been looked at
     self->suspect = more || self->rows_len == most;
     return 0;
+}
+
+/* Of huge messages fewer at a time. */
+static unsigned
+limit_bytes(const pc_sqlite_source *self, unsigned most)
+{
+    size_t fit = PC_CLAIM_BYTES / (self->average + 1);
+    if (fit == 0) {
+        return most > 0 ? 1 : 0;
+    }
+    return fit < most ? (unsigned)fit : most;
 }
 
 static int
@@ -142,7 +156,7 @@ fill_transaction(pc_sqlite_source *self, unsigned *woken, pc_err *err)
     }
     *woken = (unsigned)(requeued + promoted);
     self->suspect = self->suspect || *woken > 0;
-    unsigned most = pc_sqlite_source_room(self);
+    unsigned most = limit_bytes(self, pc_sqlite_source_room(self));
     if (most > 0 && self->suspect && claim(self, most, err) < 0) {
         return -1;
     }

@@ -11,6 +11,7 @@
 #include "io/sqlite_worker.h"
 
 #define PC_CLAIM_MAX 256u                          // messages per transaction
+#define PC_CLAIM_BYTES ((size_t)32 << 20)           // about, per transaction
 #define PC_LOCK_WAIT_NS (200 * PC_NS_PER_MS)       // the loop stands still that long at most
 #define PC_UNCLAIM (PC_REQUEUE + 1)                // claimed, but not delivered any more
 #define PC_DUE_UNKNOWN INT64_MIN
@@ -61,6 +62,7 @@ typedef struct pc_sqlite_source {
     pc_sqlite_row *rows;      // PC_CLAIM_MAX
     unsigned rows_len;
     pc_buf bytes;
+    size_t average;           // bytes of a message in the last claim
     pc_watch watch;
     pc_defer defer;
     pc_timer tick;

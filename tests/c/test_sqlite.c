@@ -609,6 +609,63 @@ test_sqlite_many_processes_lose_and_double_nothing(void)
     munmap(shared, sizeof *shared);
 }
 
+/* Publishes and counts until it is killed; what was counted must arrive. */
+static pid_t
+fork_endless_sender(_Atomic int *published)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        pc_producer *producer = make_producer();
+        for (int i = *published; i < TOTAL; i = *published) {
+            send_numbers(producer, i, i + 1);
+            (*published)++;
+        }
+        _exit(0);
+    }
+    return pid;
+}
+
+static void
+kill_after(pid_t pid, long ms)
+{
+    struct timespec pause = {.tv_nsec = ms * PC_NS_PER_MS};
+    nanosleep(&pause, NULL);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
+void
+test_sqlite_kills_lose_nothing(void)
+{
+    size_t size = sizeof(tally) + sizeof(int);
+    tally *shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    PC_ASSERT(shared != MAP_FAILED);
+    _Atomic int *published = (_Atomic int *)(shared + 1);
+    for (int i = 0; i < 12; i++) {
+        pid_t sender = fork_endless_sender(published);
+        pid_t consumer = fork_consumer(shared);
+        kill_after(consumer, 30 + 7 * i);
+        kill_after(sender, 3 + i);
+    }
+    rig *self = start_rig(64);
+    pc_producer *producer = make_producer();
+    while (self->got > 0 || ready_in(producer, "q") > 0) {
+        for (int i = 0; i < self->got; i++) {
+            shared->seen[self->numbers[i]]++;
+            in->settle(self->source, self->tags[i], PC_ACK, NULL);
+        }
+        self->got = 0;
+        (void)turn_until(self, &self->got, 1, 50);
+    }
+    PC_ASSERT(*published > 100, "%d", *published);
+    for (int i = 0; i < *published; i++) {
+        PC_ASSERT(shared->seen[i] >= 1, "%d of %d is lost", i, *published);
+    }
+    end_producer(producer);
+    end_rig(self);
+    munmap(shared, size);
+}
+
 /* A consumer that takes ten messages and sleeps; with a child of its own that holds all its descriptors. */
 static pid_t
 fork_hoarder(int ready)

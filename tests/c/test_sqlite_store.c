@@ -156,7 +156,7 @@ test_sqlite_store_puts_in_order(void)
     rig self;
     init_rig(&self, DB, 0);
     for (long i = 1; i <= 2500; i++) {
-        char id[16];
+        char id[32];
         snprintf(id, sizeof id, "id%ld", i);
         put(&self, id, PC_SUCCESS, "{}", i);
     }
@@ -586,7 +586,7 @@ bench_sqlite_store(long n)
     document[sizeof document - 1] = '\0';
     ct_reset_timer();
     for (long i = 1; i <= n; i++) {
-        char id[40];
+        char id[64];
         snprintf(id, sizeof id, "%036ld", i * 7919 % 1000003);
         put(&self, id, PC_SUCCESS, document, i);
         if (i % 64 == 0 || i == n) {

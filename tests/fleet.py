@@ -1,0 +1,112 @@
+"""Workers and clients of both implementations as processes, for tests of mixed fleets and of faults.
+
+The tasks are in tests/fleet_tasks.py, written for Celery; each side runs that module unchanged.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+READY = " ready."
+START_TIMEOUT = 30.0
+
+
+def peer_python() -> str:
+    """The interpreter of an environment with the real Celery, made at first use."""
+    done = subprocess.run([str(ROOT / "tools" / "peer.sh")], stdout=subprocess.PIPE, check=True, text=True)
+    return done.stdout.strip().splitlines()[-1]
+
+
+@dataclass
+class Side:
+    """One implementation: pyceleryc or celery."""
+
+    name: str
+    python: str
+
+    def env(self, broker: str, backend: str | None, queue: str, **extra: str) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(HERE), "FLEET_BROKER": broker, "FLEET_BACKEND": backend or "",
+                "FLEET_QUEUE": queue, "C_FORCE_ROOT": "1", **extra}
+
+    def client(self, script: str, env: dict[str, str], timeout: float = 60) -> Any:
+        """Runs `script` (its last statement sets `result`) with `tasks` imported; returns the result from JSON."""
+        prelude = "import json\n"
+        if self.name == "pyceleryc":
+            prelude += "import pyceleryc; pyceleryc.install_as_celery()\n"
+        code = f"{prelude}import fleet_tasks as tasks\n{script}\nprint(json.dumps(result))"
+        done = subprocess.run([self.python, "-c", code], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True, timeout=timeout)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+    @contextmanager
+    def worker(self, env: dict[str, str], *options: str) -> Iterator[Worker]:
+        worker = Worker(self, env, options)
+        try:
+            worker.wait_ready()
+            yield worker
+        finally:
+            worker.end()
+
+
+class Worker:
+    """A running worker process with its own process group and log."""
+
+    def __init__(self, side: Side, env: dict[str, str], options: tuple[str, ...] = ()) -> None:
+        self.log = Path(tempfile.mkstemp(prefix=f"{side.name}-worker-", suffix=".log")[1])
+        base = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "INFO"]
+        command = [side.python, "-m", side.name, "-A", "fleet_tasks", "worker", *base, *(options or ("-c", "2"))]
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, text: str, timeout: float = START_TIMEOUT) -> None:
+        deadline = time.monotonic() + timeout
+        while text not in self.text():
+            assert self.process.poll() is None, f"the worker ended with {self.process.returncode}:\n{self.text()}"
+            assert time.monotonic() < deadline, f"no {text!r} within {timeout} s:\n{self.text()[-4000:]}"
+            time.sleep(0.02)
+
+    def wait_ready(self) -> None:
+        self.wait_for(READY)
+
+    def kill_group(self) -> None:
+        """As a power cut for this worker: parent and children at once."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self, signum: int = signal.SIGTERM, timeout: float = 30) -> int:
+        self.process.send_signal(signum)
+        return self.process.wait(timeout)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.kill_group()
+        self.log.unlink(missing_ok=True)
+
+
+def ours() -> Side:
+    return Side("pyceleryc", sys.executable)
+
+
+def theirs() -> Side:
+    return Side("celery", peer_python())

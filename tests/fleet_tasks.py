@@ -1,0 +1,117 @@
+"""Tasks that both implementations run unchanged (see fleet.py)."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from celery import Celery
+from celery.exceptions import Ignore, Reject
+
+app = Celery("fleet", broker=os.environ["FLEET_BROKER"], backend=os.environ["FLEET_BACKEND"] or None)
+app.conf.update(
+    task_default_queue=os.environ["FLEET_QUEUE"],
+    broker_connection_retry_on_startup=True,
+    result_expires=600,
+    result_extended=os.environ.get("FLEET_EXTENDED") == "1",
+    worker_prefetch_multiplier=int(os.environ.get("FLEET_PREFETCH", "4")),
+)
+
+
+class OutOfStock(Exception):
+    """An exception of the project's own."""
+
+
+@app.task
+def add(x, y):
+    return x + y
+
+
+@app.task
+def fail(item, count):
+    raise OutOfStock(item, count)
+
+
+@app.task(bind=True, default_retry_delay=0)
+def flaky(self, times):
+    if self.request.retries < times:
+        raise self.retry(exc=ValueError("not yet"), countdown=0.1, max_retries=times)
+    return self.request.retries
+
+
+@app.task(bind=True)
+def about_me(self):
+    request = self.request
+    return {"id": request.id, "args": list(request.args), "retries": request.retries, "root_id": request.root_id,
+            "parent_id": request.parent_id, "hostname": request.hostname, "correlation_id": request.correlation_id,
+            "delivery_info": request.delivery_info, "timelimit": request.timelimit}
+
+
+@app.task
+def now():
+    return time.time()
+
+
+@app.task(ignore_result=True)
+def forgetful():
+    return "nobody sees this"
+
+
+@app.task(bind=True)
+def progress(self):
+    self.update_state(state="PROGRESS", meta={"percent": 50})
+    return "done"
+
+
+@app.task
+def ignore():
+    raise Ignore
+
+
+@app.task(acks_late=True)
+def reject():
+    raise Reject("no", requeue=False)
+
+
+def _mark(number):
+    """One byte per task in a shared file, appended to by all processes: how often it ran."""
+    with open(os.environ["FLEET_MARKS"], "ab", buffering=0) as file:
+        file.write(f"{number}\n".encode())
+
+
+@app.task(acks_late=True, ignore_result=True)
+def late(number, seconds=0.0):
+    if seconds:
+        time.sleep(seconds)
+    _mark(number)
+
+
+@app.task(acks_late=True, reject_on_worker_lost=True, ignore_result=True)
+def late_requeued(number, seconds=0.0):
+    if seconds:
+        time.sleep(seconds)
+    _mark(number)
+
+
+@app.task(ignore_result=True)
+def early(number, seconds=0.0):
+    if seconds:
+        time.sleep(seconds)
+    _mark(number)
+
+
+@app.task
+def sleep(seconds):
+    time.sleep(seconds)
+    return "slept"
+
+
+@app.task(acks_late=True)
+def die(signum):
+    os.kill(os.getpid(), signum)
+    time.sleep(10)
+
+
+@app.task
+def leave(code):
+    raise SystemExit(code)

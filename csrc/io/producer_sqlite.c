@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* DESIGN. One connection behind one mutex, which is held for a transaction. Each publish is a transaction and
- * is durable when it returns, so nothing is ever unconfirmed. */
+/* DESIGN. One connection behind one mutex, which is held for a transaction. Each publish is a
+ * transaction and is durable when it returns, so nothing is ever unconfirmed. */
 #include <pthread.h>
 
 #include "base/map.h"
@@ -15,9 +15,9 @@ typedef struct producer {
     pthread_mutex_t mutex;
     char *path;
     int synchronous;
-    pc_sqlite *db;       // NULL: not connected
+    pc_sqlite *db;  // NULL: not connected
     pc_bell bell;
-    pc_map declared;     // key -> the key itself, owned
+    pc_map declared;  // key -> the key itself, owned
     pc_buf scratch;
 } producer;
 
@@ -100,21 +100,25 @@ connect_to(pc_producer *base, pc_mono deadline, pc_err *err)
 }
 
 static int
-put(producer *self, const pc_message *message, bool mandatory, int64_t due, pc_sqlite_route *route, pc_err *err)
+put(producer *self, const pc_message *message, bool mandatory, int64_t due, pc_sqlite_route *route,
+    pc_err *err)
 {
     if (pc_sqlite_queue_put(self->db, message, due, &self->scratch, route, err) < 0) {
         return -1;
     }
     if (mandatory && route->copies == 0) {
-        return pc_fail(err, PC_ENOTFOUND, "no queue is bound to exchange %.*s with routing key %.*s; declare one first",
-                       (int)message->exchange.len, message->exchange.ptr, (int)message->routing_key.len,
-                       message->routing_key.ptr == NULL ? "" : message->routing_key.ptr);
+        return pc_fail(
+            err, PC_ENOTFOUND,
+            "no queue is bound to exchange %.*s with routing key %.*s; declare one first",
+            (int)message->exchange.len, message->exchange.ptr, (int)message->routing_key.len,
+            message->routing_key.ptr == NULL ? "" : message->routing_key.ptr);
     }
     return 0;
 }
 
 static int
-publish(pc_producer *base, const pc_message *message, bool mandatory, pc_wall due, bool has_due, pc_mono deadline, pc_err *err)
+publish(pc_producer *base, const pc_message *message, bool mandatory, pc_wall due, bool has_due,
+        pc_mono deadline, pc_err *err)
 {
     producer *self = self_of(base);
     pc_sqlite_route route = {0};
@@ -156,8 +160,8 @@ declaration_key(producer *self, const pc_queue *queue, pc_err *err)
     pc_buf_reset(&self->scratch, 4096);
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         // a byte that can't be in the parts keeps ("a", "bc") and ("ab", "c") apart
-        if (pc_buf_put_str(&self->scratch, parts[i] == NULL ? "" : parts[i], err) < 0
-            || pc_buf_put_u8(&self->scratch, 0x01, err) < 0) {
+        if (pc_buf_put_str(&self->scratch, parts[i] == NULL ? "" : parts[i], err) < 0 ||
+            pc_buf_put_u8(&self->scratch, 0x01, err) < 0) {
             return NULL;
         }
     }
@@ -182,9 +186,9 @@ declare_once(producer *self, const pc_queue *queue, pc_mono deadline, pc_err *er
         pc_free(key);
         return 0;
     }
-    if (pc_sqlite_begin(self->db, deadline, err) < 0
-        || finish(self, pc_sqlite_queue_declare(self->db, queue, err), err) < 0
-        || pc_map_put(&self->declared, pc_slice_str(key), key, NULL, err) < 0) {
+    if (pc_sqlite_begin(self->db, deadline, err) < 0 ||
+        finish(self, pc_sqlite_queue_declare(self->db, queue, err), err) < 0 ||
+        pc_map_put(&self->declared, pc_slice_str(key), key, NULL, err) < 0) {
         pc_free(key);
         return -1;
     }
@@ -210,7 +214,8 @@ find(producer *self, const char *queue, int64_t *id, pc_err *err)
     if (pc_sqlite_queue_find(self->db, queue, id, err) < 0) {
         return -1;
     }
-    return *id != 0 ? 0 : pc_fail(err, PC_ENOTFOUND, "no queue %.100s in %.100s", queue, self->path);
+    return *id != 0 ? 0
+                    : pc_fail(err, PC_ENOTFOUND, "no queue %.100s in %.100s", queue, self->path);
 }
 
 static int
@@ -226,18 +231,20 @@ count(producer *self, pc_sql which, int64_t id, uint64_t *out, pc_err *err)
 }
 
 static int
-measure(producer *self, const char *queue, uint64_t *messages, uint64_t *consumers, pc_mono deadline, pc_err *err)
+measure(producer *self, const char *queue, uint64_t *messages, uint64_t *consumers,
+        pc_mono deadline, pc_err *err)
 {
     int64_t id;
-    if (ensure(self, deadline, err) < 0 || find(self, queue, &id, err) < 0
-        || count(self, PC_SQL_QUEUE_SIZE, id, messages, err) < 0) {
+    if (ensure(self, deadline, err) < 0 || find(self, queue, &id, err) < 0 ||
+        count(self, PC_SQL_QUEUE_SIZE, id, messages, err) < 0) {
         return -1;
     }
     return count(self, PC_SQL_QUEUE_CONSUMERS, id, consumers, err);
 }
 
 static int
-size(pc_producer *base, const char *queue, uint64_t *messages, uint64_t *consumers, pc_mono deadline, pc_err *err)
+size(pc_producer *base, const char *queue, uint64_t *messages, uint64_t *consumers,
+     pc_mono deadline, pc_err *err)
 {
     producer *self = self_of(base);
     pthread_mutex_lock(&self->mutex);
@@ -323,7 +330,8 @@ take(producer *self, const char *queue, pc_buf *memory, pc_sqlite_row *row, pc_e
 }
 
 static int
-get(pc_producer *base, const char *queue, bool *found, pc_message *message, pc_buf *memory, pc_mono deadline, pc_err *err)
+get(pc_producer *base, const char *queue, bool *found, pc_message *message, pc_buf *memory,
+    pc_mono deadline, pc_err *err)
 {
     producer *self = self_of(base);
     pc_sqlite_row row;
@@ -354,8 +362,9 @@ close_files(pc_producer *base, pc_mono deadline, pc_err *err)
     return 0;
 }
 
-/* Only the forking thread exists in the child: a mutex that is locked here was some other thread's, in the middle of a
- * call, and what that call worked on is forgotten. The producer is as new afterwards. */
+/* Only the forking thread exists in the child: a mutex that is locked here was some other thread's,
+ * in the middle of a call, and what that call worked on is forgotten. The producer is as new
+ * afterwards. */
 static void
 abandon(pc_producer *base)
 {

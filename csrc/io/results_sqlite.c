@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* A program's side of the results in a database file.
  *
- * DESIGN. One connection and one bell, both used with the pump's lock held only. Who waits puts itself into `waits`, marks the bell, and
- * looks once; whenever the bell rings, and once in a second, whoever turns the pump looks for all of them. The row's `changed`,
- * noted for each watched id, tells a new document from one that was handed out already. */
+ * DESIGN. One connection and one bell, both used with the pump's lock held only. Who waits puts
+ * itself into `waits`, marks the bell, and looks once; whenever the bell rings, and once in a
+ * second, whoever turns the pump looks for all of them. The row's `changed`, noted for each watched
+ * id, tells a new document from one that was handed out already. */
 #include "base/map.h"
 #include "base/mem.h"
 #include "io/pump.h"
@@ -14,14 +15,14 @@
 #define LOOK_NS (10 * PC_NS_PER_MS)  // instead of a bell, when all its places are taken
 
 typedef struct watched {
-    int64_t changed;   // of the document handed out last, 0: none
+    int64_t changed;  // of the document handed out last, 0: none
     size_t len;
     char id[];
 } watched;
 
 typedef struct wait {
     pc_link link;
-    pc_slice id;       // the caller's
+    pc_slice id;  // the caller's
     int64_t changed;
     pc_buf *out;
     bool found;
@@ -36,13 +37,13 @@ typedef struct results {
     int64_t expires_us;
     pc_sqlite *db;
     pc_bell bell;
-    pc_map watches;        // id -> watched
+    pc_map watches;  // id -> watched
     pc_link waits;
-    int64_t seen;          // data_version at the last look
+    int64_t seen;  // data_version at the last look
     pc_mono cleaned;
     pc_watch socket;
     pc_timer tick;
-    bool busy;             // the connection is in use: a child must not touch it
+    bool busy;  // the connection is in use: a child must not touch it
 } results;
 
 static results *
@@ -108,7 +109,8 @@ look_for(results *self, wait *one)
     if (one->found || one->failed) {
         return;
     }
-    one->failed = pc_sqlite_result_get(self->db, one->id, &one->changed, one->out, &one->found, &one->err) < 0;
+    one->failed = pc_sqlite_result_get(self->db, one->id, &one->changed, one->out, &one->found,
+                                       &one->err) < 0;
 }
 
 static uint64_t
@@ -180,10 +182,13 @@ on_tick(void *ctx, pc_mono now)
         return;
     }
     int64_t span = self->bell.slot < 0 ? LOOK_NS : PC_BELL_CHECK_NS;
-    (void)pc_loop_set_timer(pc_pump_loop(self->pump), &self->tick, pc_mono_add(now, span), NULL);  // it had its place
+    (void)pc_loop_set_timer(pc_pump_loop(self->pump), &self->tick, pc_mono_add(now, span),
+                            NULL);  // it had its place
     if (self->db == NULL || pc_sqlite_moved(self->db)) {
         pc_err why;
-        (void)pc_fail(&why, PC_EIO, "%.150s was removed or replaced while its results were waited for", self->path);
+        (void)pc_fail(&why, PC_EIO,
+                      "%.150s was removed or replaced while its results were waited for",
+                      self->path);
         fail_all(self, &why);
         return;
     }
@@ -407,7 +412,8 @@ forget(pc_results *base, pc_slice id, pc_mono deadline, pc_err *err)
 
 /* --- life --- */
 
-/* In a forked child. No lock is taken: only the forking thread is left, and another may have held it. */
+/* In a forked child. No lock is taken: only the forking thread is left, and another may have held
+ * it. */
 static void
 abandon(pc_results *base)
 {

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Consumes from a database file.
  *
- * DESIGN. All on the loop's thread. A turn ends with work(): what was settled and the claim of the next messages are one
- * transaction. When there is nothing to claim the bell (sqlite_bell.h) wakes us; `seen`, the data_version at our last look, tells whether
- * another connection has written since. What is claimed belongs to our row in the table worker (sqlite_worker.h).
- * That row and the settlements not yet written outlive a lost database: they are written at the next connect,
- * so that a full disk doesn't run a task twice. */
+ * DESIGN. All on the loop's thread. A turn ends with work(): what was settled and the claim of the
+ * next messages are one transaction. When there is nothing to claim the bell (sqlite_bell.h) wakes
+ * us; `seen`, the data_version at our last look, tells whether another connection has written
+ * since. What is claimed belongs to our row in the table worker (sqlite_worker.h). That row and the
+ * settlements not yet written outlive a lost database: they are written at the next connect, so
+ * that a full disk doesn't run a task twice. */
 #include "base/mem.h"
 #include "io/sqlite_source.h"
 
@@ -13,9 +14,9 @@
 #define LAST_WAIT_NS (100 * PC_NS_PER_MS)  // of destroy()
 #define RETRY_FIRST_NS (50 * PC_NS_PER_MS)
 #define RETRY_DOUBLINGS 4u
-#define FAILURES_MAX 4u                    // of the file in a row, before down()
-#define LOOK_NS (10 * PC_NS_PER_MS)        // instead of a bell, when all its places are taken
-#define OWNERS_NS (2 * PC_NS_PER_SEC)      // how often the dead are looked for
+#define FAILURES_MAX 4u                // of the file in a row, before down()
+#define LOOK_NS (10 * PC_NS_PER_MS)    // instead of a bell, when all its places are taken
+#define OWNERS_NS (2 * PC_NS_PER_SEC)  // how often the dead are looked for
 
 static pc_mono
 within(int64_t ns)
@@ -58,7 +59,8 @@ static int
 settle(pc_source *base, uint64_t tag, pc_settle how, pc_err *err)
 {
     pc_sqlite_source *self = pc_sqlite_source_of(base);
-    if ((tag & PC_TAG_NO_ACK) != 0 || (tag >> PC_TAG_ID_BITS) != self->generation || self->state == PC_SOURCE_ABANDONED) {
+    if ((tag & PC_TAG_NO_ACK) != 0 || (tag >> PC_TAG_ID_BITS) != self->generation ||
+        self->state == PC_SOURCE_ABANDONED) {
         return 0;
     }
     if (pc_sqlite_source_push(self, (int64_t)(tag & PC_TAG_ID_MASK), (int)how, err) < 0) {
@@ -141,7 +143,8 @@ is_due(const pc_sqlite_source *self)
 static bool
 has_work(const pc_sqlite_source *self)
 {
-    return self->pending_len > 0 || (self->suspect && pc_sqlite_source_room(self) > 0) || is_due(self);
+    return self->pending_len > 0 || (self->suspect && pc_sqlite_source_room(self) > 0) ||
+           is_due(self);
 }
 
 static void
@@ -162,8 +165,8 @@ work(pc_sqlite_source *self)
         }
         pc_sqlite_source_deliver(self);
         // without a limit this would go on as long as there are messages: let the loop have a turn
-        if (self->prefetch == 0 && self->state == PC_SOURCE_UP && self->suspect
-            && pc_loop_set_timer(self->loop, &self->retry, pc_mono_now(), NULL) == 0) {
+        if (self->prefetch == 0 && self->state == PC_SOURCE_UP && self->suspect &&
+            pc_loop_set_timer(self->loop, &self->retry, pc_mono_now(), NULL) == 0) {
             return;
         }
     }
@@ -176,12 +179,15 @@ recover(pc_sqlite_source *self, pc_err *err)
 {
     unsigned workers = 0;
     unsigned messages = 0;
-    if (pc_sqlite_begin(self->db, within(PC_LOCK_WAIT_NS), err) < 0
-        || pc_sqlite_source_finish(self, pc_sqlite_worker_recover(&self->worker, self->db, &workers, &messages, err), err) < 0) {
+    if (pc_sqlite_begin(self->db, within(PC_LOCK_WAIT_NS), err) < 0 ||
+        pc_sqlite_source_finish(
+            self, pc_sqlite_worker_recover(&self->worker, self->db, &workers, &messages, err),
+            err) < 0) {
         return -1;
     }
     if (messages > 0) {
-        pc_log_write(self->base.log, PC_WARNING, "gave back %u messages of %u workers that died", messages, workers);
+        pc_log_write(self->base.log, PC_WARNING, "gave back %u messages of %u workers that died",
+                     messages, workers);
         pc_bell_ring(&self->bell, PC_BELL_QUEUE, PC_BELL_ALL, messages);
         self->suspect = true;
     }
@@ -207,7 +213,8 @@ look_around(pc_sqlite_source *self, pc_mono now, pc_err *err)
     }
     self->owners_at = pc_mono_add(now, OWNERS_NS);
     if (pc_sqlite_moved(self->db)) {
-        return pc_fail(err, PC_EIO, "%.150s was removed or replaced while it was open", pc_sqlite_path(self->db));
+        return pc_fail(err, PC_EIO, "%.150s was removed or replaced while it was open",
+                       pc_sqlite_path(self->db));
     }
     if (look_for_dead(self, err) < 0 || pc_sqlite_source_check_queues(self, err) < 0) {
         return -1;
@@ -220,7 +227,8 @@ static void
 set_tick(pc_sqlite_source *self, pc_mono now)
 {
     int64_t span = self->bell.slot < 0 ? LOOK_NS : PC_BELL_CHECK_NS;
-    (void)pc_loop_set_timer(self->loop, &self->tick, pc_mono_add(now, span), NULL);  // it had its place
+    (void)pc_loop_set_timer(self->loop, &self->tick, pc_mono_add(now, span),
+                            NULL);  // it had its place
 }
 
 static void
@@ -266,9 +274,10 @@ on_due(void *ctx, pc_mono now)
 
 /* --- connecting --- */
 
-/* In a transaction: our row, what was settled while we were down, what we held before, what the dead held. */
+/* In a transaction: our row, what was settled while we were down, what we held before, what the
+ * dead held. *ready counts the messages that wait again. */
 static int
-check_in(pc_sqlite_source *self, pc_err *err)
+check_in(pc_sqlite_source *self, unsigned *ready, pc_err *err)
 {
     bool known;
     unsigned workers;
@@ -280,10 +289,12 @@ check_in(pc_sqlite_source *self, pc_err *err)
         return -1;
     }
     pc_sqlite_bind_int(self->db, PC_SQL_MSG_RELEASE, 1, self->worker.id);
-    if (pc_sqlite_run(self->db, PC_SQL_MSG_RELEASE, err) < 0
-        || pc_sqlite_worker_recover(&self->worker, self->db, &workers, &messages, err) < 0) {
+    int released = pc_sqlite_run(self->db, PC_SQL_MSG_RELEASE, err);
+    if (released < 0 ||
+        pc_sqlite_worker_recover(&self->worker, self->db, &workers, &messages, err) < 0) {
         return -1;
     }
+    *ready = (unsigned)released + messages;
     return pc_sqlite_source_start_consumers(self, err);
 }
 
@@ -305,15 +316,21 @@ sit(pc_sqlite_source *self, pc_err *err)
 static int
 bring_up(pc_sqlite_source *self, pc_err *err)
 {
+    unsigned ready = 0;
     self->db = pc_sqlite_open(self->path, self->synchronous, within(OPEN_WAIT_NS), err);
     if (self->db == NULL || sit(self, err) < 0) {
         return -1;
     }
-    if (self->worker.lease < 0 && pc_sqlite_worker_open(&self->worker, self->bell.folder, err) < 0) {
+    if (self->worker.lease < 0 &&
+        pc_sqlite_worker_open(&self->worker, self->bell.folder, err) < 0) {
         return -1;
     }
-    if (pc_sqlite_begin(self->db, within(OPEN_WAIT_NS), err) < 0 || pc_sqlite_source_finish(self, check_in(self, err), err) < 0) {
+    if (pc_sqlite_begin(self->db, within(OPEN_WAIT_NS), err) < 0 ||
+        pc_sqlite_source_finish(self, check_in(self, &ready, err), err) < 0) {
         return -1;
+    }
+    if (ready > 0) {
+        pc_bell_ring(&self->bell, PC_BELL_QUEUE, PC_BELL_ALL, ready);
     }
     self->pending_len = 0;
     self->suspect = true;
@@ -436,9 +453,11 @@ destroy(pc_source *base)
 }
 
 static void
-init(pc_sqlite_source *self, const pc_broker_config *config, pc_loop *loop, const pc_source_hooks *hooks, const pc_log *log)
+init(pc_sqlite_source *self, const pc_broker_config *config, pc_loop *loop,
+     const pc_source_hooks *hooks, const pc_log *log)
 {
-    self->base = (pc_source){.ops = &pc_source_sqlite, .hooks = *hooks, .log = log, .global_qos = true};
+    self->base =
+        (pc_source){.ops = &pc_source_sqlite, .hooks = *hooks, .log = log, .global_qos = true};
     self->loop = loop;
     self->synchronous = config->synchronous;
     pc_bell_init(&self->bell);
@@ -453,7 +472,8 @@ init(pc_sqlite_source *self, const pc_broker_config *config, pc_loop *loop, cons
 }
 
 static pc_source *
-create(const pc_broker_config *config, pc_loop *loop, const pc_source_hooks *hooks, const pc_log *log, pc_err *err)
+create(const pc_broker_config *config, pc_loop *loop, const pc_source_hooks *hooks,
+       const pc_log *log, pc_err *err)
 {
     const char *path = config->vhost == NULL ? "" : config->vhost;
     pc_sqlite_source *self = pc_zalloc(sizeof *self);

@@ -49,7 +49,8 @@ join(const char *path, const char *suffix)
     return text;
 }
 
-/* The blocks are reserved, so that a full disk is an error here and not a SIGBUS at the first write. */
+/* The blocks are reserved, so that a full disk is an error here and not a SIGBUS at the first
+ * write. */
 static int
 map_file(pc_bell *bell, pc_err *err)
 {
@@ -62,14 +63,17 @@ map_file(pc_bell *bell, pc_err *err)
         errno = rc;
         return pc_fail_errno(err, PC_EIO, "cannot make room for %.150s", bell->path);
     }
-    void *map = mmap(NULL, sizeof(struct pc_bell_map), PROT_READ | PROT_WRITE, MAP_SHARED, bell->file, 0);
+    void *map =
+        mmap(NULL, sizeof(struct pc_bell_map), PROT_READ | PROT_WRITE, MAP_SHARED, bell->file, 0);
     if (map == MAP_FAILED) {
         return pc_fail_errno(err, PC_EIO, "cannot map %.150s", bell->path);
     }
     bell->map = map;
     uint32_t magic = 0;
     if (!atomic_compare_exchange_strong(&bell->map->magic, &magic, MAGIC) && magic != MAGIC) {
-        return pc_fail(err, PC_EDATA, "%.150s is of another release; stop all programs that use it and remove it", bell->path);
+        return pc_fail(err, PC_EDATA,
+                       "%.150s is of another release; stop all programs that use it and remove it",
+                       bell->path);
     }
     return 0;
 }
@@ -151,7 +155,8 @@ listen_at(pc_bell *bell, int place, pc_err *err)
     }
     unlink(address.sun_path);  // a dead predecessor's
     if (bind(fd, (struct sockaddr *)&address, len) < 0) {
-        (void)pc_fail_errno(err, PC_EIO, "cannot make the socket %.150s/bell%d", bell->folder, place);
+        (void)pc_fail_errno(err, PC_EIO, "cannot make the socket %.150s/bell%d", bell->folder,
+                            place);
         close(fd);
         return -1;
     }
@@ -213,8 +218,8 @@ send_to(pc_bell *bell, int place)
 {
     struct sockaddr_un address;
     socklen_t len = address_of(bell, place, &address);
-    return sendto(bell->sender, "", 1, MSG_NOSIGNAL, (struct sockaddr *)&address, len) == 1
-           || errno == EAGAIN;
+    return sendto(bell->sender, "", 1, MSG_NOSIGNAL, (struct sockaddr *)&address, len) == 1 ||
+           errno == EAGAIN;
 }
 
 void
@@ -227,8 +232,8 @@ pc_bell_ring(pc_bell *bell, pc_bell_kind kind, uint64_t mask, unsigned most)
     uint32_t used = atomic_load(&bell->map->used);
     for (uint32_t i = 0; i < used && i < SLOTS && most > 0; i++) {
         slot *other = &bell->map->slots[i];
-        if (atomic_load(&other->asleep) == 0 || atomic_load(&other->kind) != (uint32_t)kind
-            || (atomic_load(&other->mask) & mask) == 0 || atomic_exchange(&other->asleep, 0) == 0) {
+        if (atomic_load(&other->asleep) == 0 || atomic_load(&other->kind) != (uint32_t)kind ||
+            (atomic_load(&other->mask) & mask) == 0 || atomic_exchange(&other->asleep, 0) == 0) {
             continue;
         }
         if (send_to(bell, (int)i)) {

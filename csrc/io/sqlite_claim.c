@@ -79,7 +79,8 @@ by_order(const void *left, const void *right)
     return a->id < b->id ? -1 : a->id > b->id;
 }
 
-/* Every queue gets its share of the room; the first one of this turn is the last of the next. RETURNING has no order: sorted here. */
+/* Every queue gets its share of the room; the first one of this turn is the last of the next.
+ * RETURNING has no order: sorted here. */
 static int
 claim(pc_sqlite_source *self, unsigned most, pc_err *err)
 {
@@ -160,7 +161,9 @@ fill_transaction(pc_sqlite_source *self, unsigned *woken, pc_err *err)
     if (most > 0 && self->suspect && claim(self, most, err) < 0) {
         return -1;
     }
-    return unknown || promoted > 0 ? pc_sqlite_int(self->db, PC_SQL_MSG_NEXT_DUE, &self->next_due, err) : 0;
+    return unknown || promoted > 0
+               ? pc_sqlite_int(self->db, PC_SQL_MSG_NEXT_DUE, &self->next_due, err)
+               : 0;
 }
 
 void
@@ -171,7 +174,8 @@ pc_sqlite_source_set_due_timer(pc_sqlite_source *self)
         return;
     }
     pc_mono when = pc_mono_at_wall((pc_wall){self->next_due}, pc_wall_now(), pc_mono_now());
-    (void)pc_loop_set_timer(self->loop, &self->due, when, NULL);  // without it the tick finds the message
+    (void)pc_loop_set_timer(self->loop, &self->due, when,
+                            NULL);  // without it the tick finds the message
 }
 
 /* One transaction: settle, wake the due, claim. */
@@ -181,8 +185,8 @@ pc_sqlite_source_transact(pc_sqlite_source *self, pc_err *err)
     unsigned woken = 0;
     self->rows_len = 0;
     pc_buf_reset(&self->bytes, 1 << 20);
-    if (pc_sqlite_begin(self->db, pc_mono_add(pc_mono_now(), PC_LOCK_WAIT_NS), err) < 0
-        || pc_sqlite_source_finish(self, fill_transaction(self, &woken, err), err) < 0) {
+    if (pc_sqlite_begin(self->db, pc_mono_add(pc_mono_now(), PC_LOCK_WAIT_NS), err) < 0 ||
+        pc_sqlite_source_finish(self, fill_transaction(self, &woken, err), err) < 0) {
         self->rows_len = 0;
         self->seen = -1;
         return -1;
@@ -256,7 +260,8 @@ look_for_ready(pc_sqlite_source *self, pc_err *err)
 {
     for (pc_link *at = self->consumers.next; at != &self->consumers; at = at->next) {
         int64_t ready;
-        pc_sqlite_bind_int(self->db, PC_SQL_MSG_IS_READY, 1, PC_CONTAINER_OF(at, pc_consumer, link)->id);
+        pc_sqlite_bind_int(self->db, PC_SQL_MSG_IS_READY, 1,
+                           PC_CONTAINER_OF(at, pc_consumer, link)->id);
         if (pc_sqlite_int(self->db, PC_SQL_MSG_IS_READY, &ready, err) < 0) {
             return -1;
         }
@@ -268,7 +273,8 @@ look_for_ready(pc_sqlite_source *self, pc_err *err)
     return 0;
 }
 
-/* Only reads, so that many idle workers beside a busy one cost it nothing. What is committed after the mark rings the bell. */
+/* Only reads, so that many idle workers beside a busy one cost it nothing. What is committed after
+ * the mark rings the bell. */
 int
 pc_sqlite_source_rest(pc_sqlite_source *self, bool *asleep, pc_err *err)
 {
@@ -283,8 +289,8 @@ pc_sqlite_source_rest(pc_sqlite_source *self, bool *asleep, pc_err *err)
         return version < 0 ? -1 : 0;
     }
     self->seen = version;
-    if (look_for_ready(self, err) < 0
-        || pc_sqlite_int(self->db, PC_SQL_MSG_NEXT_DUE, &self->next_due, err) < 0) {
+    if (look_for_ready(self, err) < 0 ||
+        pc_sqlite_int(self->db, PC_SQL_MSG_NEXT_DUE, &self->next_due, err) < 0) {
         self->seen = -1;
         return -1;
     }

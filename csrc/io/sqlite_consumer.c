@@ -37,9 +37,10 @@ new_consumer(const pc_queue *queue, pc_err *err)
     one->queue.exclusive = queue->exclusive;
     one->queue.no_ack = queue->no_ack;
     one->queue.passive = queue->passive || queue->no_declare;
-    if (copy_string(&one->queue.name, queue->name) < 0 || copy_string(&one->queue.exchange, queue->exchange) < 0
-        || copy_string(&one->queue.exchange_type, queue->exchange_type) < 0
-        || copy_string(&one->queue.routing_key, queue->routing_key) < 0) {
+    if (copy_string(&one->queue.name, queue->name) < 0 ||
+        copy_string(&one->queue.exchange, queue->exchange) < 0 ||
+        copy_string(&one->queue.exchange_type, queue->exchange_type) < 0 ||
+        copy_string(&one->queue.routing_key, queue->routing_key) < 0) {
         goto fail;
     }
     return one;
@@ -85,8 +86,8 @@ remove_consumer(pc_sqlite_source *self, pc_consumer *one)
 static int
 start_consumer(pc_sqlite_source *self, pc_consumer *one, pc_err *err)
 {
-    if (pc_sqlite_queue_declare(self->db, &one->queue, err) < 0
-        || pc_sqlite_queue_find(self->db, one->queue.name, &one->id, err) < 0) {
+    if (pc_sqlite_queue_declare(self->db, &one->queue, err) < 0 ||
+        pc_sqlite_queue_find(self->db, one->queue.name, &one->id, err) < 0) {
         return -1;
     }
     pc_sqlite_bind_int(self->db, PC_SQL_CONSUMER_ADD, 1, one->id);
@@ -105,9 +106,9 @@ pc_sqlite_source_add_queue(pc_source *base, const pc_queue *queue, pc_err *err)
     if (one == NULL) {
         return -1;
     }
-    if (self->state == PC_SOURCE_UP
-        && (pc_sqlite_begin(self->db, pc_mono_add(pc_mono_now(), PC_LOCK_WAIT_NS), err) < 0
-            || pc_sqlite_source_finish(self, start_consumer(self, one, err), err) < 0)) {
+    if (self->state == PC_SOURCE_UP &&
+        (pc_sqlite_begin(self->db, pc_mono_add(pc_mono_now(), PC_LOCK_WAIT_NS), err) < 0 ||
+         pc_sqlite_source_finish(self, start_consumer(self, one, err), err) < 0)) {
         free_consumer(one);
         return -1;
     }

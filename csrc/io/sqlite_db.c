@@ -9,9 +9,11 @@
 #include "base/mem.h"
 #include "io/sqlite_lock.h"
 
-#define FOREIGN_WAIT_MS 50        // one wait for a program that doesn't know our lock
-#define CHECKPOINT_PAGES 2000     // 8 MB of WAL: larger ones cost more CPU, smaller ones more waits for the disk
-#define CHECKPOINT_AGAIN 1000     // after one that readers kept from finishing
+#define OLDEST_SQLITE 3035000  // has RETURNING
+#define FOREIGN_WAIT_MS 50     // one wait for a program that doesn't know our lock
+#define CHECKPOINT_PAGES \
+    2000  // 8 MB of WAL: larger ones cost more CPU, smaller ones more waits for the disk
+#define CHECKPOINT_AGAIN 1000  // after one that readers kept from finishing
 #define TRUNCATE_PAGES 64000
 #define CLOSE_WAIT_NS (50 * PC_NS_PER_MS)
 
@@ -20,10 +22,10 @@ struct pc_sqlite {
     pc_sqlite_lock lock;
     char *path;
     sqlite3_stmt *statements[PC_SQL_COUNT];  // prepared at first use
-    int bind_rc;        // of the statement being bound
-    int wal_pages;      // after the last commit of this connection
+    int bind_rc;                             // of the statement being bound
+    int wal_pages;                           // after the last commit of this connection
     int checkpoint_at;
-    bool full;          // a write of this transaction failed for want of room
+    bool full;  // a write of this transaction failed for want of room
 };
 
 #define PC_SQL_TEXT(name, text) text,
@@ -42,7 +44,8 @@ static int
 fail_io(const char *path, int sys, const char *text, pc_err *err)
 {
     const char *why = is_full(sys) ? "the disk (or quota) is full: free some space" : text;
-    (void)pc_fail(err, PC_EIO, "%.130s: %s%s%s", path, why, sys == 0 ? "" : " - ", sys == 0 ? "" : strerror(sys));
+    (void)pc_fail(err, PC_EIO, "%.130s: %s%s%s", path, why, sys == 0 ? "" : " - ",
+                  sys == 0 ? "" : strerror(sys));
     if (err != NULL) {
         err->sys_errno = sys;
     }
@@ -54,13 +57,15 @@ errno_of(sqlite3 *handle, int which)
 {
     sqlite3_file *file = NULL;
     int sys = 0;
-    if (sqlite3_file_control(handle, "main", which, &file) == SQLITE_OK && file != NULL && file->pMethods != NULL) {
+    if (sqlite3_file_control(handle, "main", which, &file) == SQLITE_OK && file != NULL &&
+        file->pMethods != NULL) {
         (void)file->pMethods->xFileControl(file, SQLITE_FCNTL_LAST_ERRNO, &sys);
     }
     return sys;
 }
 
-/* SQLite's own answer is the errno of whatever it did last; the files know better what happened to them. */
+/* SQLite's own answer is the errno of whatever it did last; the files know better what happened to
+ * them. */
 static int
 find_errno(sqlite3 *handle, int rc)
 {
@@ -81,26 +86,28 @@ fail_sqlite(sqlite3 *handle, const char *path, int rc, pc_err *err)
     int sys = handle == NULL ? 0 : find_errno(handle, rc);
     const char *text = handle == NULL ? sqlite3_errstr(rc) : sqlite3_errmsg(handle);
     switch (rc & 0xff) {
-    case SQLITE_NOMEM:
-        return pc_fail_nomem(err);
+    case SQLITE_NOMEM: return pc_fail_nomem(err);
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
-        return pc_fail(err, PC_ETIMEOUT, "%.130s is locked by another program; close it or its transaction", path);
+        return pc_fail(err, PC_ETIMEOUT,
+                       "%.130s is locked by another program; close it or its transaction", path);
     case SQLITE_NOTADB:
     case SQLITE_CORRUPT:
-        return pc_fail(err, PC_EDATA, "%.130s is not an intact SQLite database; choose another path, or move the"
-                                      " file away with its -wal and -shm files", path);
-    case SQLITE_FULL:
-        return fail_io(path, sys, text, err);
+        return pc_fail(err, PC_EDATA,
+                       "%.130s is not an intact SQLite database; choose another path, or move the"
+                       " file away with its -wal and -shm files",
+                       path);
+    case SQLITE_FULL: return fail_io(path, sys, text, err);
     case SQLITE_READONLY:
     case SQLITE_PERM:
-        return fail_io(path, sys, "not writable; the user needs write permission on the file and on its directory", err);
+        return fail_io(
+            path, sys,
+            "not writable; the user needs write permission on the file and on its directory", err);
     case SQLITE_CANTOPEN:
-        return fail_io(path, sys, "cannot open; the directory must exist and be writable for the user", err);
-    case SQLITE_TOOBIG:
-        return pc_fail(err, PC_ELIMIT, "too large for a row of %.130s", path);
-    default:
-        return fail_io(path, sys, text, err);
+        return fail_io(path, sys,
+                       "cannot open; the directory must exist and be writable for the user", err);
+    case SQLITE_TOOBIG: return pc_fail(err, PC_ELIMIT, "too large for a row of %.130s", path);
+    default: return fail_io(path, sys, text, err);
     }
 }
 
@@ -117,7 +124,8 @@ static sqlite3_stmt *
 statement(pc_sqlite *db, pc_sql which)
 {
     if (db->statements[which] == NULL) {
-        int rc = sqlite3_prepare_v3(db->handle, texts[which], -1, SQLITE_PREPARE_PERSISTENT, &db->statements[which], NULL);
+        int rc = sqlite3_prepare_v3(db->handle, texts[which], -1, SQLITE_PREPARE_PERSISTENT,
+                                    &db->statements[which], NULL);
         if (rc != SQLITE_OK) {
             db->bind_rc = rc;
         }
@@ -147,7 +155,8 @@ pc_sqlite_bind_text(pc_sqlite *db, pc_sql which, int place, pc_slice value)
 {
     sqlite3_stmt *stmt = statement(db, which);
     if (stmt != NULL) {
-        note(db, sqlite3_bind_text64(stmt, place, value.ptr, value.len, SQLITE_STATIC, SQLITE_UTF8));
+        note(db,
+             sqlite3_bind_text64(stmt, place, value.ptr, value.len, SQLITE_STATIC, SQLITE_UTF8));
     }
 }
 
@@ -236,7 +245,8 @@ bool
 pc_sqlite_moved(pc_sqlite *db)
 {
     int moved = 0;
-    return sqlite3_file_control(db->handle, "main", SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK && moved;
+    return sqlite3_file_control(db->handle, "main", SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK &&
+           moved;
 }
 
 static int
@@ -299,14 +309,16 @@ count_pages(void *ctx, sqlite3 *handle, const char *name, int pages)
     return SQLITE_OK;
 }
 
-/* The writer lock is held, which is what keeps the WAL-reset bug away. A failure costs nothing but a longer WAL: the next one tries again. */
+/* The writer lock is held, which is what keeps the WAL-reset bug away. A failure costs nothing but
+ * a longer WAL: the next one tries again. */
 static void
 checkpoint(pc_sqlite *db)
 {
     if (db->wal_pages < db->checkpoint_at) {
         return;
     }
-    int mode = db->wal_pages < TRUNCATE_PAGES ? SQLITE_CHECKPOINT_PASSIVE : SQLITE_CHECKPOINT_TRUNCATE;
+    int mode =
+        db->wal_pages < TRUNCATE_PAGES ? SQLITE_CHECKPOINT_PASSIVE : SQLITE_CHECKPOINT_TRUNCATE;
     int pages = 0;
     int moved = 0;
     int rc = sqlite3_wal_checkpoint_v2(db->handle, "main", mode, &pages, &moved);
@@ -349,8 +361,13 @@ open_handle(pc_sqlite *db, const char *path, pc_err *err)
 {
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
     if (path == NULL || path[0] == '\0' || path[0] == ':') {
-        return pc_fail(err, PC_EDATA, "an SQLite broker or result store needs the path of a file, as in"
-                                      " sqlite:///queue.db; for a queue in memory use memory://");
+        return pc_fail(err, PC_EDATA,
+                       "an SQLite broker or result store needs the path of a file, as in"
+                       " sqlite:///queue.db; for a queue in memory use memory://");
+    }
+    if (sqlite3_libversion_number() < OLDEST_SQLITE) {
+        return pc_fail(err, PC_EUNSUP, "SQLite %s is too old, 3.35 or newer is needed",
+                       sqlite3_libversion());
     }
     int rc = sqlite3_open_v2(path, &db->handle, flags, "unix");
     if (rc != SQLITE_OK) {
@@ -372,7 +389,8 @@ execute(pc_sqlite *db, const char *sql, pc_err *err)
     return rc == SQLITE_OK ? 0 : fail_db(db, rc, err);
 }
 
-/* The first value of the first row of a statement that is run once; as text it must be `want` when that is given. */
+/* The first value of the first row of a statement that is run once; as text it must be `want` when
+ * that is given. */
 static int
 ask(pc_sqlite *db, const char *sql, const char *want, int *value, pc_err *err)
 {
@@ -387,8 +405,10 @@ ask(pc_sqlite *db, const char *sql, const char *want, int *value, pc_err *err)
     }
     const char *text = (const char *)sqlite3_column_text(stmt, 0);
     if (want != NULL && (text == NULL || strcmp(text, want) != 0)) {
-        (void)pc_fail(err, PC_EIO, "%.130s: this file system cannot hold a database in WAL mode; use a local disk",
-                      db->path);
+        (void)pc_fail(
+            err, PC_EIO,
+            "%.130s: this file system cannot hold a database in WAL mode; use a local disk",
+            db->path);
         goto fail;
     }
     *value = sqlite3_column_int(stmt, 0);
@@ -403,7 +423,8 @@ static int
 create_tables(pc_sqlite *db, pc_err *err)
 {
     char sql[sizeof PC_SQL_SCHEMA + 160];
-    snprintf(sql, sizeof sql, "BEGIN IMMEDIATE;%s PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT;",
+    snprintf(sql, sizeof sql,
+             "BEGIN IMMEDIATE;%s PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT;",
              PC_SQL_SCHEMA, PC_SQL_APPLICATION, PC_SQL_VERSION);
     return execute(db, sql, err);
 }
@@ -415,20 +436,25 @@ check_schema(pc_sqlite *db, pc_err *err)
     int application = 0;
     int version = 0;
     int tables = 0;
-    if (ask(db, "PRAGMA application_id", NULL, &application, err) < 0
-        || ask(db, "PRAGMA user_version", NULL, &version, err) < 0
-        || ask(db, "SELECT count(*) FROM sqlite_master", NULL, &tables, err) < 0) {
+    if (ask(db, "PRAGMA application_id", NULL, &application, err) < 0 ||
+        ask(db, "PRAGMA user_version", NULL, &version, err) < 0 ||
+        ask(db, "SELECT count(*) FROM sqlite_master", NULL, &tables, err) < 0) {
         return -1;
     }
     if (application == 0 && tables == 0) {
         return create_tables(db, err);
     }
     if (application != PC_SQL_APPLICATION) {
-        return pc_fail(err, PC_EDATA, "%.150s is the database of another program; choose a path of its own", db->path);
+        return pc_fail(err, PC_EDATA,
+                       "%.150s is the database of another program; choose a path of its own",
+                       db->path);
     }
     if (version != PC_SQL_VERSION) {
-        return pc_fail(err, PC_EDATA, "%.130s has tables of version %d, this release knows version %d: use the release"
-                                      " that wrote it, or another path", db->path, version, PC_SQL_VERSION);
+        return pc_fail(
+            err, PC_EDATA,
+            "%.130s has tables of version %d, this release knows version %d: use the release"
+            " that wrote it, or another path",
+            db->path, version, PC_SQL_VERSION);
     }
     return 0;
 }
@@ -440,8 +466,10 @@ configure(pc_sqlite *db, int synchronous, pc_err *err)
     char sql[200];
     int ignored;
     snprintf(sql, sizeof sql,
-             "PRAGMA synchronous=%d; PRAGMA wal_autocheckpoint=0; PRAGMA secure_delete=OFF; PRAGMA cache_size=-8000;"
-             "PRAGMA temp_store=MEMORY; PRAGMA journal_size_limit=67108864;", synchronous);
+             "PRAGMA synchronous=%d; PRAGMA wal_autocheckpoint=0; PRAGMA secure_delete=OFF; PRAGMA "
+             "cache_size=-8000;"
+             "PRAGMA temp_store=MEMORY; PRAGMA journal_size_limit=67108864;",
+             synchronous);
     if (ask(db, "PRAGMA journal_mode=WAL", "wal", &ignored, err) < 0 || execute(db, sql, err) < 0) {
         return -1;
     }
@@ -459,8 +487,8 @@ pc_sqlite_open(const char *path, int synchronous, pc_mono deadline, pc_err *err)
     }
     db->checkpoint_at = CHECKPOINT_PAGES;
     pc_sqlite_lock_init(&db->lock);
-    if (open_handle(db, path, err) < 0 || pc_sqlite_lock_open(&db->lock, db->path, err) < 0
-        || pc_sqlite_lock_take(&db->lock, deadline, err) < 0 || configure(db, synchronous, err) < 0) {
+    if (open_handle(db, path, err) < 0 || pc_sqlite_lock_open(&db->lock, db->path, err) < 0 ||
+        pc_sqlite_lock_take(&db->lock, deadline, err) < 0 || configure(db, synchronous, err) < 0) {
         goto fail;
     }
     pc_sqlite_lock_drop(&db->lock);
@@ -518,9 +546,10 @@ pc_sqlite_close(pc_sqlite *db)
     discard(db);
 }
 
-/* SQLite keeps one record per file and process of the locks that the process has. A child inherits the record but not the
- * locks, and a connection of its own would rely on them. An idle connection in WAL mode closes without a write (checkpoints on close are
- * off), which removes the record; the parent's locks are the parent's. One that was in use is forgotten: it can't be closed safely. */
+/* SQLite keeps one record per file and process of the locks that the process has. A child inherits
+ * the record but not the locks, and a connection of its own would rely on them. An idle connection
+ * in WAL mode closes without a write (checkpoints on close are off), which removes the record; the
+ * parent's locks are the parent's. One that was in use is forgotten: it can't be closed safely. */
 void
 pc_sqlite_abandon(pc_sqlite *db, bool idle)
 {
@@ -541,7 +570,7 @@ pc_sqlite_has_wal_bug(const char **version)
     if (version != NULL) {
         *version = sqlite3_libversion();
     }
-    bool fixed = number >= 3051003 || (number >= 3050007 && number < 3051000)
-                 || (number >= 3044006 && number < 3045000);
+    bool fixed = number >= 3051003 || (number >= 3050007 && number < 3051000) ||
+                 (number >= 3044006 && number < 3045000);
     return !fixed;
 }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A connection to a database file that serves as broker and result store. sqlite_db.c is the only file that knows SQLite.
+/* A connection to a database file that serves as broker and result store. sqlite_db.c is the only
+ * file that knows SQLite.
  *
- * One thread at a time may use a connection. It must not be used after fork: the child abandons it and opens its own.
- * Reading needs no lock; writing happens between begin and commit, which hold the writer lock (sqlite_lock.h).
- * Binding never fails on the spot: the next step of the statement reports it. */
+ * One thread at a time may use a connection. It must not be used after fork: the child abandons it
+ * and opens its own. Reading needs no lock; writing happens between begin and commit, which hold
+ * the writer lock (sqlite_lock.h). Binding never fails on the spot: the next step of the statement
+ * reports it. */
 #ifndef PC_IO_SQLITE_DB_H
 #define PC_IO_SQLITE_DB_H
 
@@ -17,12 +19,13 @@ typedef struct pc_sqlite pc_sqlite;
 #define PC_SQLITE_NORMAL 1  // it may lose the last transactions
 #define PC_SQLITE_FULL 2    // it loses nothing
 
-/* Opens, and creates file and tables when they are missing. PC_EIO (path, permission, disk), PC_EDATA (not a database, or not one of
- * ours), PC_ETIMEOUT (locked until the deadline). */
+/* Opens, and creates file and tables when they are missing. PC_EIO (path, permission, disk),
+ * PC_EDATA (not a database, or not one of ours), PC_ETIMEOUT (locked until the deadline). */
 pc_sqlite *pc_sqlite_open(const char *path, int synchronous, pc_mono deadline, pc_err *err);
 /* Rolls back what is open; empties the WAL when nobody else uses the file. NULL is fine. */
 void pc_sqlite_close(pc_sqlite *db);
-/* In a forked child: frees the connection without touching the file. `idle`: no thread of the parent was using it. */
+/* In a forked child: frees the connection without touching the file. `idle`: no thread of the
+ * parent was using it. */
 void pc_sqlite_abandon(pc_sqlite *db, bool idle);
 
 /* Absolute, symbolic links resolved: side files are named after it. Lent. */
@@ -55,8 +58,9 @@ pc_slice pc_sqlite_column_slice(pc_sqlite *db, pc_sql which, int place);
 /* Ends a statement before its last row. */
 void pc_sqlite_reset(pc_sqlite *db, pc_sql which);
 
-/* True when the SQLite library has the WAL-reset bug (before 3.51.3, 3.50.7, 3.44.6): the file is safe among our
- * processes, but not together with other programs that write to it. *version (may be NULL) is the library's, lent. */
+/* True when the SQLite library has the WAL-reset bug (before 3.51.3, 3.50.7, 3.44.6): the file is
+ * safe among our processes, but not together with other programs that write to it. *version (may be
+ * NULL) is the library's, lent. */
 bool pc_sqlite_has_wal_bug(const char **version);
 
 #endif

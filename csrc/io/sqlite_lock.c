@@ -18,7 +18,8 @@
 #define SUFFIX "-lock"
 #define NAP_MAX_NS (5 * PC_NS_PER_MS)  // a wake-up is lost only when the holder dies
 
-/* The contents of the lock file. A waiter that was killed leaves `waiting` too high: needless wake-ups, no harm. */
+/* The contents of the lock file. A waiter that was killed leaves `waiting` too high: needless
+ * wake-ups, no harm. */
 struct pc_turnstile {
     _Atomic uint32_t turn;  // number of unlocks
     _Atomic uint32_t waiting;
@@ -44,8 +45,8 @@ shut(pc_sqlite_lock *lock)
     }
 }
 
-/* Writing the zeros, rather than growing the file, makes sure that the page has a block: a full disk is an error
- * here and not a SIGBUS later. */
+/* Writing the zeros, rather than growing the file, makes sure that the page has a block: a full
+ * disk is an error here and not a SIGBUS later. */
 static int
 fill(int fd)
 {
@@ -68,15 +69,18 @@ reopen(pc_sqlite_lock *lock, pc_err *err)
     if (lock->fd < 0 || fill(lock->fd) < 0) {
         goto fail;
     }
-    void *map = mmap(NULL, sizeof *lock->turnstile, PROT_READ | PROT_WRITE, MAP_SHARED, lock->fd, 0);
+    void *map =
+        mmap(NULL, sizeof *lock->turnstile, PROT_READ | PROT_WRITE, MAP_SHARED, lock->fd, 0);
     if (map == MAP_FAILED) {
         goto fail;
     }
     lock->turnstile = map;
     return 0;
 fail:
-    (void)pc_fail_errno(err, PC_EIO, "cannot open the lock file %.150s; the user needs write permission"
-                                     " on it and on its directory", lock->path);
+    (void)pc_fail_errno(err, PC_EIO,
+                        "cannot open the lock file %.150s; the user needs write permission"
+                        " on it and on its directory",
+                        lock->path);
     shut(lock);
     return -1;
 }
@@ -147,8 +151,10 @@ pc_sqlite_lock_take(pc_sqlite_lock *lock, pc_mono deadline, pc_err *err)
         }
         int64_t left = deadline.ns - pc_mono_now().ns;
         if (left <= 0) {
-            return pc_fail(err, PC_ETIMEOUT, "%.150s is locked by another process; if this lasts, look for"
-                                             " a stopped or hanging one that has it open", lock->path);
+            return pc_fail(err, PC_ETIMEOUT,
+                           "%.150s is locked by another process; if this lasts, look for"
+                           " a stopped or hanging one that has it open",
+                           lock->path);
         }
         nap(lock, turn, left);
     }

@@ -22,7 +22,10 @@ static int
 add_exchange(pc_sqlite *db, const char *name, const char *type, pc_err *err)
 {
     if (pc_slice_is(pc_slice_str(type), "headers")) {
-        return pc_fail(err, PC_EUNSUP, "exchange %.100s: type headers is not available on SQLite; use direct, topic or fanout", name);
+        return pc_fail(
+            err, PC_EUNSUP,
+            "exchange %.100s: type headers is not available on SQLite; use direct, topic or fanout",
+            name);
     }
     pc_sqlite_bind_text(db, PC_SQL_EXCHANGE_ADD, 1, pc_slice_str(name));
     pc_sqlite_bind_text(db, PC_SQL_EXCHANGE_ADD, 2, pc_slice_str(is_named(type) ? type : "direct"));
@@ -53,7 +56,9 @@ check_exists(pc_sqlite *db, const char *name, pc_err *err)
     if (pc_sqlite_queue_find(db, name, &id, err) < 0) {
         return -1;
     }
-    return id != 0 ? 0 : pc_fail(err, PC_ENOTFOUND, "no queue %.100s in %.100s", name, pc_sqlite_path(db));
+    return id != 0
+               ? 0
+               : pc_fail(err, PC_ENOTFOUND, "no queue %.100s in %.100s", name, pc_sqlite_path(db));
 }
 
 int
@@ -90,7 +95,7 @@ take_word(pc_slice *text)
 bool
 pc_sqlite_topic_match(pc_slice pattern, pc_slice key)
 {
-    pc_slice after_hash = {0};   // pattern behind the last #, and the key's rest that it is tried on
+    pc_slice after_hash = {0};  // pattern behind the last #, and the key's rest that it is tried on
     pc_slice retry = {0};
     bool hash = false;
     for (;;) {
@@ -173,12 +178,14 @@ matches(char type, pc_slice pattern, pc_slice key)
     return type == 't' ? pc_sqlite_topic_match(pattern, key) : pc_slice_eq(pattern, key);
 }
 
-/* The list is read to its end before the next row is asked for only where the statement differs: inserting into msg doesn't disturb it. */
+/* The list is read to its end before the next row is asked for only where the statement differs:
+ * inserting into msg doesn't disturb it. */
 static int
 put_bound(const put *self, char type, pc_err *err)
 {
     pc_sqlite *db = self->db;
-    pc_slice key = self->message->routing_key.ptr == NULL ? pc_slice_of("", 0) : self->message->routing_key;
+    pc_slice key =
+        self->message->routing_key.ptr == NULL ? pc_slice_of("", 0) : self->message->routing_key;
     pc_sqlite_bind_text(db, PC_SQL_BINDING_LIST, 1, self->message->exchange);
     int rc;
     while ((rc = pc_sqlite_step(db, PC_SQL_BINDING_LIST, err)) > 0) {
@@ -208,7 +215,8 @@ exchange_type(pc_sqlite *db, pc_slice name, char *type, pc_err *err)
 }
 
 int
-pc_sqlite_queue_put(pc_sqlite *db, const pc_message *message, int64_t due, pc_buf *scratch, pc_sqlite_route *route, pc_err *err)
+pc_sqlite_queue_put(pc_sqlite *db, const pc_message *message, int64_t due, pc_buf *scratch,
+                    pc_sqlite_route *route, pc_err *err)
 {
     if (message->headers_kind == PC_HEADERS_TABLE) {
         return pc_fail(err, PC_EUNSUP, "headers for SQLite must be JSON");

@@ -18,7 +18,8 @@ pc_sqlite_result_put(pc_sqlite *db, const pc_sqlite_result *result, int64_t now_
 }
 
 int
-pc_sqlite_result_get(pc_sqlite *db, pc_slice id, int64_t *changed, pc_buf *out, bool *found, pc_err *err)
+pc_sqlite_result_get(pc_sqlite *db, pc_slice id, int64_t *changed, pc_buf *out, bool *found,
+                     pc_err *err)
 {
     *found = false;
     pc_sqlite_bind_text(db, PC_SQL_RESULT_GET, 1, id);

@@ -3,17 +3,18 @@
 
 #include <stddef.h>
 
-/* A packed field: number (1 byte), length (4 bytes, big-endian), bytes. Absent fields are left out. */
+/* A packed field: number (1 byte), length (4 bytes, big-endian), bytes. Absent fields are left out.
+ */
 #define FIELD_HEAD 5
 
 /* Numbers 1, 2, …: append only. */
 static const size_t slices[] = {
-    offsetof(pc_message, content_type), offsetof(pc_message, content_encoding),
+    offsetof(pc_message, content_type),   offsetof(pc_message, content_encoding),
     offsetof(pc_message, correlation_id), offsetof(pc_message, reply_to),
-    offsetof(pc_message, expiration), offsetof(pc_message, message_id),
-    offsetof(pc_message, type), offsetof(pc_message, user_id),
-    offsetof(pc_message, app_id), offsetof(pc_message, cluster_id),
-    offsetof(pc_message, exchange), offsetof(pc_message, routing_key),
+    offsetof(pc_message, expiration),     offsetof(pc_message, message_id),
+    offsetof(pc_message, type),           offsetof(pc_message, user_id),
+    offsetof(pc_message, app_id),         offsetof(pc_message, cluster_id),
+    offsetof(pc_message, exchange),       offsetof(pc_message, routing_key),
 };
 #define SLICES (sizeof slices / sizeof slices[0])
 
@@ -28,7 +29,8 @@ put_field(pc_buf *out, unsigned number, pc_slice value, pc_err *err)
     if (value.len > UINT32_MAX) {
         return pc_fail(err, PC_ELIMIT, "a message property is larger than 4 GB");
     }
-    if (pc_buf_put_u8(out, (uint8_t)number, err) < 0 || pc_buf_put_u32(out, (uint32_t)value.len, err) < 0) {
+    if (pc_buf_put_u8(out, (uint8_t)number, err) < 0 ||
+        pc_buf_put_u32(out, (uint32_t)value.len, err) < 0) {
         return -1;
     }
     return pc_buf_put_slice(out, value, err);
@@ -54,7 +56,8 @@ pc_sqlite_props_pack(const pc_message *message, pc_buf *out, pc_err *err)
     if (message->timestamp >= 0 && put_number(out, FIELD_TIMESTAMP, message->timestamp, err) < 0) {
         return -1;
     }
-    if (message->delivery_mode != 0 && put_number(out, FIELD_DELIVERY_MODE, message->delivery_mode, err) < 0) {
+    if (message->delivery_mode != 0 &&
+        put_number(out, FIELD_DELIVERY_MODE, message->delivery_mode, err) < 0) {
         return -1;
     }
     if (message->priority >= 0 && put_number(out, FIELD_PRIORITY, message->priority, err) < 0) {
@@ -130,11 +133,13 @@ part_of(const pc_sqlite_row *row, const pc_buf *bytes, int i)
 }
 
 int
-pc_sqlite_row_message(const pc_sqlite_row *row, const pc_buf *bytes, pc_message *message, pc_err *err)
+pc_sqlite_row_message(const pc_sqlite_row *row, const pc_buf *bytes, pc_message *message,
+                      pc_err *err)
 {
     pc_message_init(message);
     if (unpack(part_of(row, bytes, 0), message) < 0) {
-        return pc_fail(err, PC_EDATA, "the properties of message %lld are damaged", (long long)row->id);
+        return pc_fail(err, PC_EDATA, "the properties of message %lld are damaged",
+                       (long long)row->id);
     }
     message->headers = part_of(row, bytes, 1);
     message->headers_kind = message->headers.ptr == NULL ? PC_HEADERS_NONE : PC_HEADERS_JSON;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The parts of the SQLite source, which is spread over three files: source_sqlite.c (life, turns, ticks), sqlite_consumer.c (its
- * queues), sqlite_claim.c (its transactions). Nobody else includes this. */
+/* The parts of the SQLite source, which is spread over three files: source_sqlite.c (life, turns,
+ * ticks), sqlite_consumer.c (its queues), sqlite_claim.c (its transactions). Nobody else includes
+ * this. */
 #ifndef PC_IO_SQLITE_SOURCE_H
 #define PC_IO_SQLITE_SOURCE_H
 
@@ -10,29 +11,35 @@
 #include "io/sqlite_row.h"
 #include "io/sqlite_worker.h"
 
-#define PC_CLAIM_MAX 256u                          // messages per transaction
-#define PC_CLAIM_BYTES ((size_t)32 << 20)           // about, per transaction
-#define PC_LOCK_WAIT_NS (200 * PC_NS_PER_MS)       // the loop stands still that long at most
-#define PC_UNCLAIM (PC_REQUEUE + 1)                // claimed, but not delivered any more
+#define PC_CLAIM_MAX 256u                     // messages per transaction
+#define PC_CLAIM_BYTES ((size_t)32 << 20)     // about, per transaction
+#define PC_LOCK_WAIT_NS (200 * PC_NS_PER_MS)  // the loop stands still that long at most
+#define PC_UNCLAIM (PC_REQUEUE + 1)           // claimed, but not delivered any more
 #define PC_DUE_UNKNOWN INT64_MIN
 
-/* A tag: generation in 15 bits, so that tags of a lost connection are known, above the message id. */
+/* A tag: generation in 15 bits, so that tags of a lost connection are known, above the message id.
+ */
 #define PC_TAG_NO_ACK (UINT64_C(1) << 63)
 #define PC_TAG_ID_BITS 48
 #define PC_TAG_ID_MASK ((UINT64_C(1) << PC_TAG_ID_BITS) - 1)
 #define PC_TAG_GENERATIONS 0x8000u
 
-typedef enum pc_source_state { PC_SOURCE_CLOSED, PC_SOURCE_OPENING, PC_SOURCE_UP, PC_SOURCE_ABANDONED } pc_source_state;
+typedef enum pc_source_state {
+    PC_SOURCE_CLOSED,
+    PC_SOURCE_OPENING,
+    PC_SOURCE_UP,
+    PC_SOURCE_ABANDONED
+} pc_source_state;
 
 typedef struct pc_consumer {
     pc_link link;
-    pc_queue queue;   // strings owned, tables not kept
-    int64_t id;       // of the queue
+    pc_queue queue;  // strings owned, tables not kept
+    int64_t id;      // of the queue
 } pc_consumer;
 
 typedef struct pc_settled {
     int64_t id;
-    int how;          // pc_settle or PC_UNCLAIM
+    int how;  // pc_settle or PC_UNCLAIM
 } pc_settled;
 
 typedef struct pc_sqlite_source {
@@ -46,23 +53,23 @@ typedef struct pc_sqlite_source {
     pc_sqlite_worker worker;
     pc_link consumers;
     unsigned queues;
-    uint64_t mask;            // of the bell
-    unsigned prefetch;        // 0: no limit
-    unsigned held;            // delivered, not settled
+    uint64_t mask;      // of the bell
+    unsigned prefetch;  // 0: no limit
+    unsigned held;      // delivered, not settled
     bool paused;
-    bool suspect;             // there may be ready messages
-    int64_t seen;             // data_version
-    int64_t next_due;         // microseconds, 0: none waits, or PC_DUE_UNKNOWN
+    bool suspect;      // there may be ready messages
+    int64_t seen;      // data_version
+    int64_t next_due;  // microseconds, 0: none waits, or PC_DUE_UNKNOWN
     unsigned generation;
     unsigned failures;
-    pc_mono owners_at;        // next look for dead workers
+    pc_mono owners_at;  // next look for dead workers
     pc_settled *pending;
     size_t pending_len;
     size_t pending_cap;
-    pc_sqlite_row *rows;      // PC_CLAIM_MAX
+    pc_sqlite_row *rows;  // PC_CLAIM_MAX
     unsigned rows_len;
     pc_buf bytes;
-    size_t average;           // bytes of a message in the last claim
+    size_t average;  // bytes of a message in the last claim
     pc_watch watch;
     pc_defer defer;
     pc_timer tick;

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Every statement that is run against the database file, by name, and the schema. Only sqlite_db.c uses the
- * texts; everybody else uses the names. Times are microseconds since 1970 (UTC).
+/* Every statement that is run against the database file, by name, and the schema. Only
+ * sqlite_db.c uses the texts; everybody else uses the names. Times are microseconds since
+ * 1970 (UTC).
  *
- * A message is ready when it has no owner and due = 0. The conditions in the statements repeat those of the partial
- * indexes word for word, otherwise SQLite would not use them. */
+ * A message is ready when it has no owner and due = 0. The conditions in the statements repeat
+ * those of the partial indexes word for word, otherwise SQLite would not use them. */
 #ifndef PC_IO_SQLITE_SQL_H
 #define PC_IO_SQLITE_SQL_H
 
 #define PC_SQL_APPLICATION 0x70796363 /* "pycc", in the file's header */
 #define PC_SQL_VERSION 1
 
-/* Ids of queues, workers and messages are never used twice (AUTOINCREMENT): a late statement about something that
- * was deleted meanwhile hits nothing. */
+/* Ids of queues, workers and messages are never used twice (AUTOINCREMENT): a late statement about
+ * something that was deleted meanwhile hits nothing. */
 #define PC_SQL_SCHEMA \
     "CREATE TABLE queue(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE," \
     " auto_delete INTEGER NOT NULL);" \
@@ -45,26 +46,29 @@
     X(ROLLBACK, "ROLLBACK") \
     X(DATA_VERSION, "PRAGMA data_version") \
     /* queues, exchanges */ \
-    X(QUEUE_ADD, "INSERT INTO queue(name, auto_delete) VALUES(?1, ?2) ON CONFLICT(name) DO NOTHING") \
+    X(QUEUE_ADD, "INSERT INTO queue(name, auto_delete) VALUES(?1, ?2)" \
+      " ON CONFLICT(name) DO NOTHING") \
     X(QUEUE_ID, "SELECT id FROM queue WHERE name=?1") \
     X(QUEUE_ALIVE, "SELECT 1 FROM queue WHERE id=?1") \
     X(QUEUE_REMOVE, "DELETE FROM queue WHERE name=?1") \
     X(QUEUE_SIZE, "SELECT count(*) FROM msg WHERE q=?1 AND owner IS NULL AND due=0") \
     X(QUEUE_CONSUMERS, "SELECT count(*) FROM consumer WHERE q=?1") \
     X(QUEUE_PURGE, "DELETE FROM msg WHERE q=?1 AND owner IS NULL") \
-    X(EXCHANGE_ADD, "INSERT INTO exchange(name, type) VALUES(?1, ?2) ON CONFLICT(name) DO NOTHING") \
+    X(EXCHANGE_ADD, "INSERT INTO exchange(name, type) VALUES(?1, ?2)" \
+      " ON CONFLICT(name) DO NOTHING") \
     X(EXCHANGE_TYPE, "SELECT type FROM exchange WHERE name=?1") \
     X(BINDING_ADD, "INSERT INTO binding(exchange, routing_key, q)" \
       " SELECT ?1, ?2, id FROM queue WHERE name=?3 ON CONFLICT DO NOTHING") \
-    X(BINDING_LIST, "SELECT binding.routing_key, queue.name FROM binding JOIN queue ON queue.id=binding.q" \
-      " WHERE binding.exchange=?1 ORDER BY queue.id") \
+    X(BINDING_LIST, "SELECT binding.routing_key, queue.name FROM binding" \
+      " JOIN queue ON queue.id=binding.q WHERE binding.exchange=?1 ORDER BY queue.id") \
     /* messages */ \
     X(MSG_PUT, "INSERT INTO msg(q, prio, due, tries, props, headers, body)" \
       " SELECT id, ?2, ?3, 0, ?4, ?5, ?6 FROM queue WHERE name=?1") \
     X(MSG_CLAIM, "UPDATE msg SET owner=?1, tries=tries+1 WHERE id IN (SELECT id FROM msg" \
-      " WHERE q=?2 AND owner IS NULL AND due=0 ORDER BY prio DESC, id LIMIT ?3) RETURNING" PC_SQL_ROW) \
-    X(MSG_TAKE, "DELETE FROM msg WHERE id=(SELECT id FROM msg WHERE q=?1 AND owner IS NULL AND due=0" \
-      " ORDER BY prio DESC, id LIMIT 1) RETURNING" PC_SQL_ROW) \
+      " WHERE q=?2 AND owner IS NULL AND due=0 ORDER BY prio DESC, id LIMIT ?3)" \
+      " RETURNING" PC_SQL_ROW) \
+    X(MSG_TAKE, "DELETE FROM msg WHERE id=(SELECT id FROM msg" \
+      " WHERE q=?1 AND owner IS NULL AND due=0 ORDER BY prio DESC, id LIMIT 1) RETURNING" PC_SQL_ROW) \
     X(MSG_IS_READY, "SELECT 1 FROM msg WHERE q=?1 AND owner IS NULL AND due=0 LIMIT 1") \
     X(MSG_DELETE, "DELETE FROM msg WHERE id=?1 AND owner=?2") \
     X(MSG_REQUEUE, "UPDATE msg SET owner=NULL WHERE id=?1 AND owner=?2") \
@@ -85,7 +89,8 @@
       " AND id IN (SELECT q FROM consumer WHERE worker=?1)" \
       " AND NOT EXISTS (SELECT 1 FROM consumer WHERE q=queue.id AND worker<>?1)") \
     /* results; `changed` grows with every write of an id, even when the clock is set back */ \
-    X(RESULT_PUT, "INSERT INTO result(id, state, doc, changed, expires) VALUES(?1, ?2, ?3, ?4, ?5)" \
+    X(RESULT_PUT, "INSERT INTO result(id, state, doc, changed, expires)" \
+      " VALUES(?1, ?2, ?3, ?4, ?5)" \
       " ON CONFLICT(id) DO UPDATE SET state=excluded.state, doc=excluded.doc," \
       " changed=max(excluded.changed, result.changed+1), expires=excluded.expires" \
       " WHERE result.state<>'SUCCESS' OR excluded.state='SUCCESS'" \

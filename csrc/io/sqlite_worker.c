@@ -49,7 +49,8 @@ start_time(char *stat)
     return at;
 }
 
-/* Pids come again, after a while and after every boot, and containers share a directory but not their pids. */
+/* Pids come again, after a while and after every boot, and containers share a directory but not
+ * their pids. */
 static void
 identify(char out[PC_PROCESS_MAX])
 {
@@ -131,8 +132,9 @@ int
 pc_sqlite_worker_retire(pc_sqlite *db, int64_t id, pc_err *err)
 {
     int released = run_for(db, PC_SQL_MSG_RELEASE, id, err);
-    if (released < 0 || run_for(db, PC_SQL_QUEUE_REAP, id, err) < 0
-        || run_for(db, PC_SQL_CONSUMER_REMOVE_ALL, id, err) < 0 || run_for(db, PC_SQL_WORKER_REMOVE, id, err) < 0) {
+    if (released < 0 || run_for(db, PC_SQL_QUEUE_REAP, id, err) < 0 ||
+        run_for(db, PC_SQL_CONSUMER_REMOVE_ALL, id, err) < 0 ||
+        run_for(db, PC_SQL_WORKER_REMOVE, id, err) < 0) {
         return -1;
     }
     return released;
@@ -159,8 +161,8 @@ is_dead(const pc_sqlite_worker *self, const char *name, pc_slice process)
 }
 
 int
-pc_sqlite_worker_find_dead(const pc_sqlite_worker *worker, pc_sqlite *db, int64_t *id, char name[PC_UUID_LEN + 1],
-                           pc_err *err)
+pc_sqlite_worker_find_dead(const pc_sqlite_worker *worker, pc_sqlite *db, int64_t *id,
+                           char name[PC_UUID_LEN + 1], pc_err *err)
 {
     *id = 0;
     pc_sqlite_bind_int(db, PC_SQL_WORKER_LIST, 1, worker->id);
@@ -178,7 +180,8 @@ pc_sqlite_worker_find_dead(const pc_sqlite_worker *worker, pc_sqlite *db, int64_
 }
 
 int
-pc_sqlite_worker_recover(const pc_sqlite_worker *worker, pc_sqlite *db, unsigned *workers, unsigned *messages, pc_err *err)
+pc_sqlite_worker_recover(const pc_sqlite_worker *worker, pc_sqlite *db, unsigned *workers,
+                         unsigned *messages, pc_err *err)
 {
     *workers = 0;
     *messages = 0;

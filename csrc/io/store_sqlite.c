@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The worker's side of the results in a database file.
  *
- * DESIGN. All on the loop's thread. What was put during a turn is one transaction at its end; then come the
- * bell for who waits and stored() for each. While the file can't be written the items wait, and are tried again with backoff. */
+ * DESIGN. All on the loop's thread. What was put during a turn is one transaction at its end; then
+ * come the bell for who waits and stored() for each. While the file can't be written the items
+ * wait, and are tried again with backoff. */
 #include "base/mem.h"
 #include "io/sqlite_bell.h"
 #include "io/sqlite_result.h"
@@ -17,26 +18,26 @@
 typedef struct item {
     pc_link link;
     void *cookie;
-    bool refused;     // too large for a row
+    bool refused;  // too large for a row
     pc_state state;
     size_t id_len;
     size_t document_len;
-    char bytes[];     // id, document
+    char bytes[];  // id, document
 } item;
 
 typedef struct store {
     pc_store base;
     pc_loop *loop;
     char *path;
-    int64_t expires_us;     // after the write, 0: never
+    int64_t expires_us;  // after the write, 0: never
     pc_sqlite *db;
     pc_bell bell;
-    pc_link items;          // not yet written
+    pc_link items;  // not yet written
     size_t pending;
-    bool down;              // the hook was told
+    bool down;  // the hook was told
     bool abandoned;
     unsigned failures;
-    pc_mono cleaned;        // last look for expired rows
+    pc_mono cleaned;  // last look for expired rows
     pc_defer defer;
     pc_timer retry;
 } store;
@@ -56,7 +57,8 @@ ensure(store *self, pc_err *err)
         self->db = NULL;
     }
     if (self->db == NULL) {
-        self->db = pc_sqlite_open(self->path, PC_SQLITE_NORMAL, pc_mono_add(pc_mono_now(), OPEN_WAIT_NS), err);
+        self->db = pc_sqlite_open(self->path, PC_SQLITE_NORMAL,
+                                  pc_mono_add(pc_mono_now(), OPEN_WAIT_NS), err);
     }
     if (self->db == NULL) {
         return -1;
@@ -108,7 +110,8 @@ static int
 commit_batch(store *self, pc_err *err)
 {
     uint64_t mask = 0;
-    if (ensure(self, err) < 0 || pc_sqlite_begin(self->db, pc_mono_add(pc_mono_now(), LOCK_WAIT_NS), err) < 0) {
+    if (ensure(self, err) < 0 ||
+        pc_sqlite_begin(self->db, pc_mono_add(pc_mono_now(), LOCK_WAIT_NS), err) < 0) {
         return -1;
     }
     int n = write_batch(self, &mask, err);
@@ -131,7 +134,8 @@ tell_stored(store *self, int count)
         void *cookie = one->cookie;
         pc_err why;
         if (one->refused) {
-            (void)pc_fail(&why, PC_ELIMIT, "a result of %zu bytes is too large for a row of SQLite", one->document_len);
+            (void)pc_fail(&why, PC_ELIMIT, "a result of %zu bytes is too large for a row of SQLite",
+                          one->document_len);
         }
         bool refused = one->refused;
         pc_free(one);
@@ -146,7 +150,8 @@ try_later(store *self, const pc_err *why)
     unsigned shift = self->failures < RETRY_DOUBLINGS ? self->failures : RETRY_DOUBLINGS;
     self->failures++;
     // the timer has had its place in the loop's heap since create()
-    (void)pc_loop_set_timer(self->loop, &self->retry, pc_mono_add(pc_mono_now(), RETRY_FIRST_NS << shift), NULL);
+    (void)pc_loop_set_timer(self->loop, &self->retry,
+                            pc_mono_add(pc_mono_now(), RETRY_FIRST_NS << shift), NULL);
     if (!self->down && why->code != PC_ETIMEOUT) {
         self->down = true;
         self->base.hooks.down(self->base.hooks.ctx, why);
@@ -192,7 +197,10 @@ put(pc_store *base, const pc_store_item *from, void *cookie, pc_err *err)
     if (one == NULL) {
         return pc_fail_nomem(err);
     }
-    *one = (item){.cookie = cookie, .state = from->state, .id_len = from->id.len, .document_len = from->document.len};
+    *one = (item){.cookie = cookie,
+                  .state = from->state,
+                  .id_len = from->id.len,
+                  .document_len = from->document.len};
     memcpy(one->bytes, from->id.ptr, from->id.len);
     if (from->document.len > 0) {
         memcpy(one->bytes + from->id.len, from->document.ptr, from->document.len);
@@ -239,9 +247,11 @@ destroy(pc_store *base)
     pc_free(self);
 }
 
-/* The file is opened at the first write: a worker starts and runs tasks although the store is out of order. */
+/* The file is opened at the first write: a worker starts and runs tasks although the store is out
+ * of order. */
 static pc_store *
-create(const pc_store_config *config, pc_loop *loop, const pc_store_hooks *hooks, const pc_log *log, pc_err *err)
+create(const pc_store_config *config, pc_loop *loop, const pc_store_hooks *hooks, const pc_log *log,
+       pc_err *err)
 {
     const char *path = config->path == NULL ? "" : config->path;
     store *self = pc_zalloc(sizeof *self);

@@ -52,7 +52,8 @@ make_producer(void)
 }
 
 static int
-send_with(pc_producer *producer, const char *queue, const char *body, int priority, int64_t due_ms, pc_err *err)
+send_with(pc_producer *producer, const char *queue, const char *body, int priority, int64_t due_ms,
+          pc_err *err)
 {
     pc_message message;
     pc_message_init(&message);
@@ -78,16 +79,16 @@ send_text(pc_producer *producer, const char *queue, const char *body)
 typedef struct rig {
     pc_loop *loop;
     pc_source *source;
-    int got;                 // deliveries
+    int got;  // deliveries
     uint64_t tags[LOG_MAX];
-    int numbers[LOG_MAX];    // bodies as numbers
+    int numbers[LOG_MAX];  // bodies as numbers
     bool redelivered[LOG_MAX];
     int up;
     int down;
     int cancelled;
-    bool ack;                // settle at once
+    bool ack;  // settle at once
     pc_err why;
-    pc_message last;         // without its bytes
+    pc_message last;  // without its bytes
     char text[64];
 } rig;
 
@@ -104,7 +105,8 @@ on_message(void *ctx, const pc_message *message)
     self->redelivered[at] = message->redelivered;
     self->got++;
     self->last = *message;
-    snprintf(self->text, sizeof self->text, "%.*s", (int)message->correlation_id.len, message->correlation_id.ptr);
+    snprintf(self->text, sizeof self->text, "%.*s", (int)message->correlation_id.len,
+             message->correlation_id.ptr);
     if (self->ack) {
         PC_ASSERT_INT(in->settle(self->source, message->tag, PC_ACK, NULL), 0);
     }
@@ -144,8 +146,8 @@ make_rig(const char *path)
     return self;
 }
 
-/* Turns the loop until *counter reaches `want` or the time is over. Deliveries are made while the turn is prepared:
- * it must not sleep then. */
+/* Turns the loop until *counter reaches `want` or the time is over. Deliveries are made while the
+ * turn is prepared: it must not sleep then. */
 static bool
 turn_until(rig *self, const int *counter, int want, int64_t ms)
 {
@@ -215,7 +217,8 @@ ready_in(pc_producer *producer, const char *queue)
     uint64_t messages = 0;
     uint64_t consumers = 0;
     pc_err err = {0};
-    PC_ASSERT(out->size(producer, queue, &messages, &consumers, after_ms(1000), &err) == 0, "%s", err.msg);
+    PC_ASSERT(out->size(producer, queue, &messages, &consumers, after_ms(1000), &err) == 0, "%s",
+              err.msg);
     return messages;
 }
 
@@ -471,14 +474,30 @@ test_sqlite_topic_patterns(void)
         const char *key;
         bool match;
     } cases[] = {
-        {"a.b", "a.b", true},   {"a.*", "a.b", true},     {"a.*", "a", false},      {"a.*", "a.b.c", false},
-        {"#", "", true},        {"#", "a.b.c", true},     {"a.#", "a", true},       {"a.#", "a.b.c", true},
-        {"#.c", "a.b.c", true}, {"#.c", "c", true},       {"#.c", "a.b", false},    {"a.#.c", "a.c", true},
-        {"a.#.c", "a.c.c", true}, {"#.b.*", "a.b.b.c", true}, {"*", "a", true},     {"*", "a.b", false},
-        {"#.#", "a", true},     {"#.a.#.b", "x.a.y.b", true}, {"#.a.#.b", "x.a.y", false}, {"", "a", false},
+        {"a.b", "a.b", true},
+        {"a.*", "a.b", true},
+        {"a.*", "a", false},
+        {"a.*", "a.b.c", false},
+        {"#", "", true},
+        {"#", "a.b.c", true},
+        {"a.#", "a", true},
+        {"a.#", "a.b.c", true},
+        {"#.c", "a.b.c", true},
+        {"#.c", "c", true},
+        {"#.c", "a.b", false},
+        {"a.#.c", "a.c", true},
+        {"a.#.c", "a.c.c", true},
+        {"#.b.*", "a.b.b.c", true},
+        {"*", "a", true},
+        {"*", "a.b", false},
+        {"#.#", "a", true},
+        {"#.a.#.b", "x.a.y.b", true},
+        {"#.a.#.b", "x.a.y", false},
+        {"", "a", false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        bool got = pc_sqlite_topic_match(pc_slice_str(cases[i].pattern), pc_slice_str(cases[i].key));
+        bool got =
+            pc_sqlite_topic_match(pc_slice_str(cases[i].pattern), pc_slice_str(cases[i].key));
         PC_ASSERT(got == cases[i].match, "%s against %s", cases[i].pattern, cases[i].key);
     }
 }
@@ -588,7 +607,8 @@ fork_consumer(tally *shared)
 void
 test_sqlite_many_processes_lose_and_double_nothing(void)
 {
-    tally *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    tally *shared =
+        mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     PC_ASSERT(shared != MAP_FAILED);
     pid_t children[SENDERS + 2];
     for (int i = 0; i < SENDERS; i++) {
@@ -598,7 +618,8 @@ test_sqlite_many_processes_lose_and_double_nothing(void)
     children[SENDERS + 1] = fork_consumer(shared);
     for (int i = 0; i < SENDERS + 2; i++) {
         int status;
-        PC_ASSERT(waitpid(children[i], &status, 0) == children[i] && status == 0, "status %d", status);
+        PC_ASSERT(waitpid(children[i], &status, 0) == children[i] && status == 0, "status %d",
+                  status);
     }
     for (int i = 0; i < TOTAL; i++) {
         PC_ASSERT(shared->seen[i] == 1, "%d came %d times", i, shared->seen[i]);
@@ -666,7 +687,8 @@ test_sqlite_kills_lose_nothing(void)
     munmap(shared, size);
 }
 
-/* A consumer that takes ten messages and sleeps; with a child of its own that holds all its descriptors. */
+/* A consumer that takes ten messages and sleeps; with a child of its own that holds all its
+ * descriptors. */
 static pid_t
 fork_hoarder(int ready)
 {
@@ -712,7 +734,8 @@ test_sqlite_dead_consumers_messages_come_back(void)
     end_rig(self);
 }
 
-/* Two workers of one process see each other as alive, and the end of one gives its messages to the other. */
+/* Two workers of one process see each other as alive, and the end of one gives its messages to the
+ * other. */
 void
 test_sqlite_two_workers_in_one_process(void)
 {
@@ -779,7 +802,8 @@ fork_clock(int requests, int other_end)
         close(other_end);
         pc_producer *producer = make_producer();
         while (read(requests, &byte, 1) == 1) {
-            struct timespec pause = {.tv_nsec = 2 * PC_NS_PER_MS};  // the other side has to fall asleep
+            struct timespec pause = {.tv_nsec =
+                                         2 * PC_NS_PER_MS};  // the other side has to fall asleep
             nanosleep(&pause, NULL);
             char text[32];
             snprintf(text, sizeof text, "%lld", (long long)pc_mono_now().ns);
@@ -878,7 +902,7 @@ test_sqlite_removed_file(void)
     PC_ASSERT_INT(system("rm -rf q.db*"), 0);
     PC_ASSERT(turn_until(self, &self->down, 1, 4000));
     PC_ASSERT(strstr(self->why.msg, "removed") != NULL, "%s", self->why.msg);
-    send_numbers(producer, 2, 3);  // into a new file
+    send_numbers(producer, 2, 3);                           // into a new file
     in->settle(self->source, self->tags[0], PC_ACK, NULL);  // void
     PC_ASSERT_INT(in->connect(self->source, NULL), 0);
     PC_ASSERT(turn_until(self, &self->got, 2, 3000));
@@ -922,7 +946,8 @@ test_sqlite_full_disk(void)
     limit_files(2 << 20);
     int sent = fill_up(producer, &err);
     PC_ASSERT(sent > 10 && sent < 1000, "%d", sent);
-    PC_ASSERT(err.code == PC_EIO && strstr(err.msg, "free some space") != NULL, "%d %s", err.code, err.msg);
+    PC_ASSERT(err.code == PC_EIO && strstr(err.msg, "free some space") != NULL, "%d %s", err.code,
+              err.msg);
     PC_ASSERT_INT(ready_in(producer, "full"), sent);
     limit_files(4096);  // not even a frame of the WAL
     in->settle(self->source, self->tags[0], PC_ACK, NULL);
@@ -953,7 +978,8 @@ test_sqlite_locked(void)
     message.routing_key = pc_slice_str("q");
     message.body = pc_slice_str("1");
     pc_mono start = pc_mono_now();
-    PC_ASSERT_INT(out->publish(producer, &message, false, (pc_wall){0}, false, after_ms(100), &err), -1);
+    PC_ASSERT_INT(out->publish(producer, &message, false, (pc_wall){0}, false, after_ms(100), &err),
+                  -1);
     PC_ASSERT_INT(err.code, PC_ETIMEOUT);
     PC_ASSERT(pc_mono_now().ns - start.ns < 300 * PC_NS_PER_MS);
     add_queue(self, "q");

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The SQLite result store, the worker's side and a program's side, on the file "r.db" of the test's own directory. */
+/* The SQLite result store, the worker's side and a program's side, on the file "r.db" of the test's
+ * own directory. */
 #include "harness.h"
 
 #include <pthread.h>
@@ -38,7 +39,7 @@ typedef struct rig {
     int failed;
     int down;
     int up;
-    long last;      // cookie; they must come in order
+    long last;  // cookie; they must come in order
     pc_err why;
 } rig;
 
@@ -88,7 +89,8 @@ fini_rig(rig *self)
 static pc_store_item
 item_of(const char *id, pc_state state, const char *document)
 {
-    return (pc_store_item){.id = pc_slice_str(id), .state = state, .document = pc_slice_str(document)};
+    return (pc_store_item){
+        .id = pc_slice_str(id), .state = state, .document = pc_slice_str(document)};
 }
 
 static void
@@ -129,20 +131,24 @@ expect(pc_results *results, const char *id, const char *want)
     bool found;
     pc_err err = {0};
     pc_buf_init(&out);
-    PC_ASSERT(from->get(results, pc_slice_str(id), &out, &found, after_ms(1000), &err) == 0, "%s", err.msg);
+    PC_ASSERT(from->get(results, pc_slice_str(id), &out, &found, after_ms(1000), &err) == 0, "%s",
+              err.msg);
     PC_ASSERT_INT(found, want != NULL);
-    PC_ASSERT(want == NULL || pc_slice_is(pc_buf_slice(&out), want), "%.*s", (int)pc_buf_len(&out), pc_buf_ptr(&out));
+    PC_ASSERT(want == NULL || pc_slice_is(pc_buf_slice(&out), want), "%.*s", (int)pc_buf_len(&out),
+              pc_buf_ptr(&out));
     pc_buf_fini(&out);
 }
 
 static int
-wait_for(pc_results *results, const char *id, const char *want, int64_t ms, bool *eintr, pc_err *err)
+wait_for(pc_results *results, const char *id, const char *want, int64_t ms, bool *eintr,
+         pc_err *err)
 {
     pc_buf out;
     pc_buf_init(&out);
     int rc = from->wait(results, pc_slice_str(id), &out, after_ms(ms), eintr, err);
     if (rc == 0) {
-        PC_ASSERT(pc_slice_is(pc_buf_slice(&out), want), "%.*s", (int)pc_buf_len(&out), pc_buf_ptr(&out));
+        PC_ASSERT(pc_slice_is(pc_buf_slice(&out), want), "%.*s", (int)pc_buf_len(&out),
+                  pc_buf_ptr(&out));
     }
     pc_buf_fini(&out);
     return rc;
@@ -230,7 +236,8 @@ test_sqlite_results_wait_gives_each_once(void)
     PC_ASSERT_INT(from->set(results, &item, after_ms(1000), &err), 0);
     PC_ASSERT_INT(wait_for(results, "a", "2", 1000, NULL, &err), 0);
     from->unwatch(results, pc_slice_str("a"));
-    PC_ASSERT_INT(wait_for(results, "a", "2", 1000, NULL, &err), 0);  // a new watch reads what is stored
+    PC_ASSERT_INT(wait_for(results, "a", "2", 1000, NULL, &err),
+                  0);  // a new watch reads what is stored
     from->destroy(results);
 }
 
@@ -323,7 +330,8 @@ fork_worker(int requests, int other_end)
         while (read(requests, &number, sizeof number) == sizeof number) {
             char id[16];
             char text[32];
-            struct timespec pause = {.tv_nsec = 2 * PC_NS_PER_MS};  // the other side has to fall asleep
+            struct timespec pause = {.tv_nsec =
+                                         2 * PC_NS_PER_MS};  // the other side has to fall asleep
             nanosleep(&pause, NULL);
             snprintf(id, sizeof id, "%d", number);
             snprintf(text, sizeof text, "%lld", (long long)pc_mono_now().ns);
@@ -555,7 +563,8 @@ test_sqlite_child_has_its_own_locks(void)
         PC_ASSERT(own != NULL, "%s", err.msg);
         PC_ASSERT(pc_sqlite_data_version(own, &err) >= 0, "%s", err.msg);
         char command[100];
-        snprintf(command, sizeof command, "test $(grep POSIX /proc/locks | grep -c ' %d ') -ge 2", (int)getpid());
+        snprintf(command, sizeof command, "test $(grep POSIX /proc/locks | grep -c ' %d ') -ge 2",
+                 (int)getpid());
         int rc = system(command);
         pc_sqlite_close(own);
         _exit(rc == 0 ? 0 : 1);
@@ -563,7 +572,8 @@ test_sqlite_child_has_its_own_locks(void)
     int status;
     PC_ASSERT(waitpid(pid, &status, 0) == pid && status == 0, "status %d", status);
     char command[100];
-    snprintf(command, sizeof command, "test $(grep POSIX /proc/locks | grep -c ' %d ') -ge 2", (int)getpid());
+    snprintf(command, sizeof command, "test $(grep POSIX /proc/locks | grep -c ' %d ') -ge 2",
+             (int)getpid());
     PC_ASSERT_INT(system(command), 0);
     pc_sqlite_close(db);
 }

@@ -68,7 +68,8 @@
       " WHERE q=?2 AND owner IS NULL AND due=0 ORDER BY prio DESC, id LIMIT ?3)" \
       " RETURNING" PC_SQL_ROW) \
     X(MSG_TAKE, "DELETE FROM msg WHERE id=(SELECT id FROM msg" \
-      " WHERE q=?1 AND owner IS NULL AND due=0 ORDER BY prio DESC, id LIMIT 1) RETURNING" PC_SQL_ROW) \
+      " WHERE q=?1 AND owner IS NULL AND due=0 ORDER BY prio DESC, id LIMIT 1)" \
+      " RETURNING" PC_SQL_ROW) \
     X(MSG_IS_READY, "SELECT 1 FROM msg WHERE q=?1 AND owner IS NULL AND due=0 LIMIT 1") \
     X(MSG_DELETE, "DELETE FROM msg WHERE id=?1 AND owner=?2") \
     X(MSG_REQUEUE, "UPDATE msg SET owner=NULL WHERE id=?1 AND owner=?2") \

@@ -72,7 +72,7 @@ $(BUILD)/c/$(1)/table.c: $(call objects,$(1),$(TEST_SRC)) tools/ct_table.sh
 
 $(BUILD)/c/$(1)/run: $(call objects,$(1),$(CORE_SRC) $(TEST_SRC)) $(BUILD)/c/$(1)/table.c
 	@echo "  LD $$@"
-	@$$(CC) $$(CFLAGS) $$(FLAGS_$(1)) $$^ $$(PKG_LIB) -lpthread -o $$@
+	@$$(CC) $$(CFLAGS) $$(FLAGS_$(1)) $$^ $$(PKG_LIB) -lpthread -lm -o $$@
 
 -include $(patsubst %.o,%.d,$(call objects,$(1),$(CORE_SRC) $(TEST_SRC)))
 endef
@@ -109,7 +109,7 @@ bench: build $(BUILD)/c/plain/run
 # One program per decoder; each mutates its corpus for FUZZ_SECONDS under ASan + UBSan.
 $(BUILD)/fuzz/%: $(BUILD)/c/asan/tests/fuzz/%.o $(BUILD)/c/asan/tests/fuzz/driver.o $(call objects,asan,$(CORE_SRC))
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(ASAN) $^ $(PKG_LIB) -lpthread -o $@
+	$(CC) $(CFLAGS) $(ASAN) $^ $(PKG_LIB) -lpthread -lm -o $@
 
 fuzz: $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 	@for target in $^; do "$$target" tests/fuzz/corpus/$${target##*/fuzz_} $${FUZZ_SECONDS:-60} || exit 1; done

@@ -247,16 +247,43 @@ pc_amqp_conn_want(pc_amqp_conn *conn, pc_amqp_id id, pc_amqp_reply *done, void *
     return 0;
 }
 
+/* RabbitMQ's queues answer these two themselves, beside the channel: they may come after the answers
+ * to what was asked later. All others keep their order. */
+static bool
+may_stray(pc_amqp_id id)
+{
+    return id == PC_AMQP_CONSUME_OK || id == PC_AMQP_CANCEL_OK;
+}
+
+/* The place of the reply in `wanted`, or wanted_end. */
+static size_t
+find_wanted(const pc_amqp_conn *conn, pc_amqp_id id)
+{
+    for (size_t i = conn->wanted_first; i < conn->wanted_end; i++) {
+        if (conn->wanted[i].id == id) {
+            return i;
+        }
+        if (!may_stray(id) && !may_stray(conn->wanted[i].id)) {
+            break;
+        }
+    }
+    return conn->wanted_end;
+}
+
 int
-pc_amqp_on_reply(pc_amqp_conn *conn, const pc_amqp_method *method, const pc_message *message, pc_err *err)
+pc_amqp_on_reply(pc_amqp_conn *conn, const pc_amqp_method *method, const pc_message *message,
+                 pc_err *err)
 {
     pc_amqp_id id = method->id == PC_AMQP_GET_EMPTY ? PC_AMQP_GET_OK : method->id;
-    if (conn->wanted_first == conn->wanted_end || conn->wanted[conn->wanted_first].id != id) {
+    size_t at = find_wanted(conn, id);
+    if (at == conn->wanted_end) {
         return pc_fail(err, PC_EPROTO, "the server sent the reply 0x%08x that nobody asked for",
                        (unsigned)method->id);
     }
-    pc_amqp_wanted wanted = conn->wanted[conn->wanted_first++];
-    if (conn->wanted_first == conn->wanted_end) {
+    pc_amqp_wanted wanted = conn->wanted[at];
+    memmove(&conn->wanted[conn->wanted_first + 1], &conn->wanted[conn->wanted_first],
+            (at - conn->wanted_first) * sizeof wanted);
+    if (++conn->wanted_first == conn->wanted_end) {
         conn->wanted_first = conn->wanted_end = 0;
     }
     if (wanted.done != NULL) {

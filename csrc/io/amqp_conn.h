@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* One AMQP 0-9-1 connection with one channel, as a state machine over a stream. It logs in, keeps
- * heartbeats, matches replies to what was asked (methods may be pipelined: replies come in order) and
+ * heartbeats, matches replies to what was asked (methods may be pipelined) and
  * puts messages together. What is to be sent is appended to conn->stream.out with the writers of amqp_codec.h and amqp_frame.h, then
  * pc_stream_flush. Owner: embeds it; everything happens on the loop's thread. */
 #ifndef PC_IO_AMQP_CONN_H
@@ -61,7 +61,7 @@ typedef struct pc_amqp_conn {
     pc_amqp_content content;
     pc_timer timer;            // login deadline, then heartbeats
     int64_t heartbeat_ns;      // agreed on, 0: off
-    pc_amqp_wanted *wanted;    // replies in the order they will come
+    pc_amqp_wanted *wanted;    // replies awaited, in the order of the questions
     size_t wanted_first;
     size_t wanted_end;
     size_t wanted_cap;

@@ -210,7 +210,8 @@ pc_amqp_link_send(pc_amqp_link *link)
     }
     if (pc_amqp_window_send(&link->window, &link->conn.stream.out, PC_AMQP_OUT_HIGH,
                             link->conn.frame_max, &err) < 0) {
-        return;  // no memory now: the next confirm or call tries again
+        set_retry(link, REST);  // no memory now
+        return;
     }
     pc_stream_flush(&link->conn.stream);
 }

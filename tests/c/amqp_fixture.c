@@ -191,7 +191,14 @@ amqp_sink_start(amqp_sink *sink, const char *queue, unsigned prefetch)
     }
     PC_ASSERT(source->ops->prefetch(source, prefetch, &err) == 0, "%s", err.msg);
     PC_ASSERT(source->ops->connect(source, &err) == 0, "%s", err.msg);
-    amqp_turn_until(sink->loop, &sink->ups, sink->ups + 1);
+    int ups = sink->ups;
+    int downs = sink->downs;
+    pc_mono deadline = in_seconds(10);
+    while (sink->ups == ups) {
+        PC_ASSERT(sink->downs == downs, "%s", sink->why.msg);
+        PC_ASSERT(pc_mono_now().ns < deadline.ns);
+        PC_ASSERT(pc_loop_step(sink->loop, deadline, NULL) >= 0);
+    }
 }
 
 void
@@ -242,6 +249,9 @@ struct amqp_relay {
     atomic_bool cut;
     atomic_bool stop;
     atomic_int cuts_done;
+    const char *injection;
+    size_t injection_len;
+    atomic_bool inject;
 };
 
 static void
@@ -299,6 +309,9 @@ relay_turn(amqp_relay *relay)
         atomic_fetch_add(&relay->cuts_done, 1);
         return;
     }
+    if (atomic_exchange(&relay->inject, false)) {
+        (void)!send(relay->pairs[0].client, relay->injection, relay->injection_len, MSG_NOSIGNAL);
+    }
     for (int i = 0; i < RELAY_PAIRS; i++) {
         pair *p = &relay->pairs[i];
         if ((fds[2 + 2 * i].revents != 0 && !copy(p->client, p->broker))
@@ -327,23 +340,30 @@ ring(amqp_relay *relay)
     PC_ASSERT_INT(write(relay->bell[1], "x", 1), 1);
 }
 
+static int
+listen_anywhere(int *port)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof at;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    PC_ASSERT_INT(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
+    PC_ASSERT_INT(listen(fd, 16), 0);
+    PC_ASSERT_INT(getsockname(fd, (struct sockaddr *)&at, &len), 0);
+    *port = ntohs(at.sin_port);
+    return fd;
+}
+
 amqp_relay *
 amqp_relay_start(const pc_broker_config *to, int *port)
 {
     amqp_relay *relay = pc_zalloc(sizeof *relay);
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof at;
     PC_ASSERT(relay != NULL);
     relay->to = *to;
     for (int i = 0; i < RELAY_PAIRS; i++) {
         relay->pairs[i] = (pair){-1, -1};
     }
-    relay->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    PC_ASSERT_INT(bind(relay->listener, (struct sockaddr *)&at, sizeof at), 0);
-    PC_ASSERT_INT(listen(relay->listener, 16), 0);
-    PC_ASSERT_INT(getsockname(relay->listener, (struct sockaddr *)&at, &len), 0);
+    relay->listener = listen_anywhere(port);
     PC_ASSERT_INT(pipe(relay->bell), 0);
-    *port = ntohs(at.sin_port);
     PC_ASSERT_INT(pthread_create(&relay->thread, NULL, relay_main, relay), 0);
     return relay;
 }
@@ -368,6 +388,19 @@ amqp_relay_freeze(amqp_relay *relay, bool up, bool down)
 }
 
 void
+amqp_relay_inject(amqp_relay *relay, const char *bytes, size_t len)
+{
+    relay->injection = bytes;
+    relay->injection_len = len;
+    atomic_store(&relay->inject, true);
+    ring(relay);
+    while (atomic_load(&relay->inject)) {
+        usleep(1000);
+    }
+    usleep(20000);  // on its way through the kernel
+}
+
+void
 amqp_relay_stop(amqp_relay *relay)
 {
     atomic_store(&relay->stop, true);
@@ -380,4 +413,51 @@ amqp_relay_stop(amqp_relay *relay)
     close(relay->bell[0]);
     close(relay->bell[1]);
     pc_free(relay);
+}
+
+/* ---- the canned server ---- */
+
+struct amqp_canned {
+    int listener;
+    pthread_t thread;
+    const char *greeting;
+    size_t len;
+};
+
+static void *
+canned_main(void *arg)
+{
+    amqp_canned *canned = arg;
+    char bytes[4096];
+    size_t total = 0;
+    int fd = accept(canned->listener, NULL, NULL);
+    if (fd >= 0 && send(fd, canned->greeting, canned->len, MSG_NOSIGNAL) == (ssize_t)canned->len) {
+        ssize_t got = 1;
+        while (got > 0 && total <= 8) {
+            got = recv(fd, bytes, sizeof bytes, 0);
+            total += got > 0 ? (size_t)got : 0;
+        }
+    }
+    close(fd);
+    return NULL;
+}
+
+amqp_canned *
+amqp_canned_start(const char *greeting, size_t len, int *port)
+{
+    amqp_canned *canned = pc_zalloc(sizeof *canned);
+    PC_ASSERT(canned != NULL);
+    canned->greeting = greeting;
+    canned->len = len;
+    canned->listener = listen_anywhere(port);
+    PC_ASSERT_INT(pthread_create(&canned->thread, NULL, canned_main, canned), 0);
+    return canned;
+}
+
+void
+amqp_canned_stop(amqp_canned *canned)
+{
+    pthread_join(canned->thread, NULL);
+    close(canned->listener);
+    pc_free(canned);
 }

@@ -57,6 +57,13 @@ amqp_relay *amqp_relay_start(const pc_broker_config *to, int *port);
 void amqp_relay_cut(amqp_relay *relay);
 /* From now on bytes of the client (up) or of the broker (down) stay where they are. */
 void amqp_relay_freeze(amqp_relay *relay, bool up, bool down);
+/* Sends these bytes to the client as if the broker had. */
+void amqp_relay_inject(amqp_relay *relay, const char *bytes, size_t len);
 void amqp_relay_stop(amqp_relay *relay);
+
+/* --- a server that takes one connection, says `greeting`, waits for an answer beyond the protocol header, hangs up --- */
+typedef struct amqp_canned amqp_canned;
+amqp_canned *amqp_canned_start(const char *greeting, size_t len, int *port);
+void amqp_canned_stop(amqp_canned *canned);
 
 #endif

@@ -2,6 +2,7 @@
 /* Publishing to a real RabbitMQ, through a relay where something has to go wrong. */
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "amqp_fixture.h"
@@ -314,6 +315,73 @@ test_amqp_mandatory_messages_without_a_queue_come_back(void)
     PC_ASSERT_INT(rc, 0);
     must_flush(&r);
     rig_fini(&r);
+}
+
+/* The broker's memory alarm, as the broker would tell it. */
+void
+test_amqp_a_blocked_connection_is_back_pressure(void)
+{
+    static const char blocked[] = "\1\0\0\0\0\0\x0f\0\x0a\0\x3c\x0alow memory\xce";
+    static const char unblocked[] = "\1\0\0\0\0\0\4\0\x0a\0\x3d\xce";
+    rig r;
+    pc_err err = {0};
+    rig_init(&r, 1, 0);
+    must_publish(&r, 1);
+    must_flush(&r);
+    amqp_relay_inject(r.relay, blocked, sizeof blocked - 1);
+    PC_ASSERT_INT(publish(r.producer, r.queue, "x", 0.2, &err), -1);
+    PC_ASSERT(err.code == PC_EFULL && strstr(err.msg, "low memory") != NULL, "%s", err.msg);
+    amqp_relay_inject(r.relay, unblocked, sizeof unblocked - 1);
+    must_publish(&r, 1);
+    must_flush(&r);
+    PC_ASSERT_INT(size_of(&r), 2);
+    rig_fini(&r);
+}
+
+/* ---- fork, memory ---- */
+
+void
+test_amqp_a_forked_child_leaves_the_parents_connection_alone(void)
+{
+    rig r;
+    pc_err err = {0};
+    int status = -1;
+    rig_init(&r, 1, 0);
+    must_publish(&r, 10);
+    pid_t pid = fork();
+    if (pid == 0) {
+        r.producer->ops->abandon(r.producer);
+        r.producer->ops->destroy(r.producer);
+        pc_producer *own = pc_producer_amqp.create(&r.config, NULL, &err);
+        bool sent = own != NULL && publish(own, r.queue, "child", 5, &err) == 0
+                    && own->ops->close(own, in_seconds(5), &err) == 0;
+        _exit(sent ? 0 : 1);
+    }
+    PC_ASSERT_INT(waitpid(pid, &status, 0), pid);
+    PC_ASSERT_INT(status, 0);
+    must_publish(&r, 10);
+    must_flush(&r);
+    PC_ASSERT_INT(size_of(&r), 21);
+    rig_fini(&r);
+}
+
+static int
+make_producer(void *arg)
+{
+    pc_broker_config config = {.host = "h", .confirm = 1};
+    (void)arg;
+    pc_producer *producer = pc_producer_amqp.create(&config, NULL, NULL);
+    if (producer == NULL) {
+        return -1;
+    }
+    producer->ops->destroy(producer);
+    return 0;
+}
+
+void
+test_amqp_producer_survives_the_lack_of_memory(void)
+{
+    PC_ASSERT(PC_OOM(make_producer, NULL) > 3);
 }
 
 /* ---- questions ---- */

@@ -461,18 +461,146 @@ test_amqp_heartbeats_keep_and_end_a_connection(void)
     amqp_relay_stop(relay);
 }
 
-void
-test_amqp_a_port_that_speaks_no_amqp_is_named(void)
+static void
+expect_canned(const char *greeting, size_t len, pc_code code, const char *text)
 {
     pc_broker_config config = amqp_config();
     config.connect_timeout = 1;
-    config.port = 6379;  // Redis: says nothing to our greeting, or "-ERR"
-    pc_err err = {0};
-    amqp_sink *sink = amqp_sink_new(&config);
-    if (sink->source->ops->connect(sink->source, &err) == 0) {
+    amqp_canned *canned = amqp_canned_start(greeting, len, &config.port);
+    expect_down(&config, code, text);
+    amqp_canned_stop(canned);
+}
+
+void
+test_amqp_strange_servers_are_described(void)
+{
+    static const char start[] = "\1\0\0\0\0\0\x20\0\x0a\0\x0a\0\x09\0\0\0\4\1at\1\0\0\0\5PLAIN\0\0\0\5en_US\xce";
+    static const char deep[] = "\1\0\0\0\0\0\x12\0\x0a\0\x0a\0\x09\0\0\0\4\1aF\xff\0\0\0\0\xce";
+    expect_canned(start, sizeof start - 1, PC_EIO, "probably wrong user name or password");
+    expect_canned("AMQP\0\0\x09\0", 8, PC_EPROTO, "AMQP 0-9-1");
+    expect_canned("-ERR hello\r\n", 12, PC_EPROTO, "AMQP 0-9-1");
+    expect_canned(deep, sizeof deep - 1, PC_EDATA, "127.0.0.1");
+    expect_canned("", 0, PC_ETIMEOUT, "login");
+}
+
+/* What a broken or hostile server may send while all is well. */
+void
+test_amqp_frames_out_of_turn_end_the_connection(void)
+{
+    static const struct {
+        const char *bytes;
+        size_t len;
+    } bad[] = {
+        {"\2\0\1\0\0\0\x0e\0\x3c\0\0\0\0\0\0\0\0\0\0\0\0\xce", 22},       // header
+        {"\3\0\1\0\0\0\1x\xce", 9},                                          // body
+        {"\1\0\1\0\0\0\4\0\x32\0\x15\xce", 12},                            // bind-ok
+        {"\1\0\7\0\0\0\4\0\x3c\0\x48\xce", 12},                            // channel 7
+        {"\1\0\0\0\0\0\4\0\x3c\0\x48\xce", 12},                            // channel 0
+        {"\1\0\0\0\0\0\4\0\x0a\0\x29\xce", 12},                            // open-ok
+    };
+    pc_broker_config config = amqp_config();
+    pc_broker_config through = config;
+    amqp_relay *relay = amqp_relay_start(&config, &through.port);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        amqp_sink *sink = amqp_sink_new(&through);
+        amqp_sink_start(sink, NULL, 0);
+        amqp_relay_inject(relay, bad[i].bytes, bad[i].len);
         amqp_turn_until(sink->loop, &sink->downs, 1);
-        err = sink->why;
+        PC_ASSERT(sink->why.code == PC_EPROTO, "case %zu: %s", i, sink->why.msg);
+        amqp_sink_end(sink);
+        amqp_relay_cut(relay);
     }
-    PC_ASSERT(err.code == PC_EPROTO || err.code == PC_ETIMEOUT || err.code == PC_EIO, "%s", err.msg);
+    amqp_relay_stop(relay);
+}
+
+static const char quorum[] = "\14x-queue-typeS\0\0\0\6quorum";
+
+/* Global prefetch is refused for quorum queues: known from the arguments, or learnt. */
+void
+test_amqp_quorum_queues_get_prefetch_per_consumer(void)
+{
+    pc_broker_config config = amqp_config();
+    pc_err err = {0};
+    char queue[64];
+    amqp_queue_name(queue, "pc-test");
+    pc_producer *producer = amqp_producer(&config);
+    pc_queue what = amqp_queue(queue);
+    what.durable = true;
+    what.queue_arguments = pc_slice_of(quorum, sizeof quorum - 1);
+    PC_ASSERT(producer->ops->declare(producer, &what, in_seconds(10), &err) == 0, "%s", err.msg);
+    publish_n(producer, queue, 20);
+    for (int blind = 0; blind <= 1; blind++) {
+        amqp_sink *sink = amqp_sink_new(&config);
+        sink->hold = true;
+        what.no_declare = blind;
+        what.queue_arguments.len = blind ? 0 : sizeof quorum - 1;
+        PC_ASSERT_INT(sink->source->ops->add_queue(sink->source, &what, &err), 0);
+        if (blind) {
+            PC_ASSERT_INT(sink->source->ops->prefetch(sink->source, 4, &err), 0);
+            PC_ASSERT_INT(sink->source->ops->connect(sink->source, &err), 0);
+            amqp_turn_until(sink->loop, &sink->downs, 1);
+        }
+        amqp_sink_start(sink, NULL, 4);
+        amqp_turn_until(sink->loop, &sink->count, 4);
+        amqp_turn_for(sink->loop, 0.1);
+        PC_ASSERT(sink->count == 4 && !sink->source->global_qos, "%d", sink->count);
+        amqp_sink_end(sink);
+    }
+    amqp_producer_end(producer, queue);
+}
+
+void
+test_amqp_no_ack_consumers_need_no_settling(void)
+{
+    pc_broker_config config = amqp_config();
+    pc_err err = {0};
+    char queue[64];
+    char other[64];
+    amqp_queue_name(queue, "pc-test");
+    amqp_queue_name(other, "pc-test");
+    pc_producer *producer = amqp_producer(&config);
+    declare(producer, queue);
+    declare(producer, other);
+    publish_n(producer, queue, 100);
+    publish_n(producer, other, 100);
+    amqp_sink *sink = amqp_sink_new(&config);
+    pc_queue what = amqp_queue(queue);
+    what.no_ack = true;
+    PC_ASSERT_INT(sink->source->ops->add_queue(sink->source, &what, &err), 0);
+    amqp_sink_start(sink, other, 10);
+    amqp_turn_until(sink->loop, &sink->count, 200);
+    amqp_turn_for(sink->loop, 0.05);
+    PC_ASSERT(sink->downs == 0, "%s", sink->why.msg);
     amqp_sink_end(sink);
+    PC_ASSERT_INT(size_of(producer, queue), 0);
+    PC_ASSERT_INT(size_of(producer, other), 0);
+    PC_ASSERT_INT(producer->ops->remove(producer, other, in_seconds(5), &err), 0);
+    amqp_producer_end(producer, queue);
+}
+
+/* ---- memory ---- */
+
+static int
+make_source(void *arg)
+{
+    pc_loop *loop = arg;
+    pc_broker_config config = {.host = "h", .user = "u", .tls = &(pc_tls_config){.ca_file = "c"}};
+    pc_queue queue = amqp_queue("q");
+    pc_source_hooks hooks = {0};
+    pc_source *source = pc_source_amqp.create(&config, loop, &hooks, NULL, NULL);
+    if (source == NULL) {
+        return -1;
+    }
+    queue.queue_arguments = pc_slice_of(quorum, sizeof quorum - 1);
+    int rc = source->ops->add_queue(source, &queue, NULL);
+    source->ops->destroy(source);
+    return rc;
+}
+
+void
+test_amqp_source_survives_the_lack_of_memory(void)
+{
+    pc_loop *loop = pc_loop_new(NULL);
+    PC_ASSERT(PC_OOM(make_source, loop) > 3);
+    pc_loop_free(loop);
 }

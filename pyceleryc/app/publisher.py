@@ -1,0 +1,200 @@
+"""The process's publisher: a C producer that survives forks, failovers and exits.
+
+Kombu's producers serve the transports without a C driver; see :mod:`pyceleryc.app.amqp`.
+"""
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from kombu import Queue
+from kombu.exceptions import OperationalError
+
+from pyceleryc import _core, _state
+from pyceleryc.app.drivers import queue_config
+
+__all__ = ('Publisher', 'RetryPolicy')
+
+#: Seconds that the end of the process waits for confirms (D16).
+EXIT_TIMEOUT = 5.0
+#: AMQP properties that a message may have.
+PROPERTIES = frozenset({
+    'content_type', 'content_encoding', 'delivery_mode', 'priority', 'correlation_id',
+    'reply_to', 'expiration', 'message_id', 'timestamp', 'type', 'user_id', 'app_id',
+    'cluster_id',
+})
+
+
+class RetryPolicy:
+    """How often, and after which pauses, publishing is tried again (C-070..C-077).
+
+    :param max_retries: further attempts; None means for ever.
+    :param interval_start: seconds before the first of them; each next one waits
+        *interval_step* longer, at most *interval_max* longer than the first.
+    :param retry_errors: exceptions to try again after, besides a lost connection.
+    """
+
+    def __init__(
+        self, max_retries: int | None = 3, interval_start: float = 0, interval_step: float = 0.2,
+        interval_max: float = 1, retry_errors: Any = None, **_: Any,
+    ) -> None:
+        self.max_retries = max_retries
+        self.interval_start = interval_start or 0
+        self.interval_step = interval_step or 0
+        self.interval_max = interval_max or 0
+        self.retry_errors = tuple(retry_errors or ())
+
+    def pauses(self) -> Iterator[float]:
+        """Yield the seconds to wait before each further attempt."""
+        count = 0
+        while self.max_retries is None or count < self.max_retries:
+            extra = min(count * self.interval_step, self.interval_max)
+            yield self.interval_start + extra
+            count += 1
+
+
+NO_RETRY = RetryPolicy(max_retries=0)
+
+
+class Publisher:
+    """Publishes through the C driver of the first broker URL that works.
+
+    :param configs: configurations of ``_core.Producer``, one per URL.
+    """
+
+    def __init__(self, configs: list[dict[str, Any]]) -> None:
+        self.configs = configs
+        self.scheme = configs[0]['scheme']
+        self._lock = threading.Lock()
+        #: The ``_core.Producer`` in use, or None; see :attr:`core`.
+        self.current: Any = None
+        self._declared: dict[str, Queue] = {}
+        _state.publishers.add(self)
+
+    @property
+    def core(self) -> Any:
+        """The ``_core.Producer``, made at the first use."""
+        found = self.current
+        if found is not None:
+            return found
+        with self._lock:
+            if self.current is None:
+                self.current = _core.Producer(self.configs[0])
+            return self.current
+
+    # -- sending ------------------------------------------------------------------------
+
+    def call(self, function: Callable[[Any], Any], policy: RetryPolicy) -> Any:
+        """Return ``function(core)``; after a lost connection try again as *policy* says.
+
+        :raises OperationalError: it could not be done; the cause is the core's error.
+        """
+        pauses = policy.pauses()
+        while True:
+            try:
+                return function(self.core)
+            except _core.BadData:
+                raise
+            except Exception as exc:
+                lost = isinstance(exc, _core.ConnectionLost)
+                again = lost or isinstance(exc, policy.retry_errors)
+                pause = next(pauses, None) if again else None
+                if pause is None:
+                    if isinstance(exc, _core.CoreError):
+                        raise OperationalError(str(exc)) from exc
+                    raise
+            if lost:
+                self.fail_over()
+            time.sleep(pause)
+
+    def has_declared(self, queue: Queue) -> bool:
+        """Tell whether :meth:`declare` has nothing to do for *queue*."""
+        return self.current is not None and self._declared.get(queue.name) is queue
+
+    def declare(self, queue: Queue, timeout: float | None = None) -> None:
+        """Declare *queue*, its exchange and binding, unless this was done here before."""
+        if not self.has_declared(queue):
+            self.core.declare(queue_config(queue), timeout)
+            self._declared[queue.name] = queue
+
+    def publish(
+        self, body: bytes | str, *, exchange: str, routing_key: str, headers: Mapping[str, Any],
+        properties: Mapping[str, Any], declare: Any = (), mandatory: bool = False,
+        due: float | None = None, timeout: float | None = None, policy: RetryPolicy = NO_RETRY,
+    ) -> None:
+        """Publish one message.
+
+        :param properties: of AMQP; those unknown to it are left out.
+        :param due: Unix time, for drivers that hold messages until then.
+        :param timeout: seconds; None means the configured one.
+        """
+        known = {key: value for key, value in properties.items()
+                 if key in PROPERTIES and value is not None}
+
+        def once(core: Any) -> None:
+            for queue in declare or ():
+                self.declare(queue, timeout)
+            core.publish(exchange, routing_key, body, headers, known, mandatory, due, timeout)
+
+        self.call(once, policy)
+
+    def fail_over(self) -> None:
+        """Use the next broker URL, if there are several."""
+        if len(self.configs) < 2:
+            return
+        with self._lock:
+            self.configs.append(self.configs.pop(0))
+            old, self.current = self.current, None
+            self._declared.clear()
+        if old is not None:
+            old.close(0)
+
+    # -- the end ------------------------------------------------------------------------
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until the broker has confirmed everything."""
+        if self.current is not None:
+            self.current.flush(timeout)
+
+    def close(self, timeout: float | None = EXIT_TIMEOUT) -> None:
+        """Flush, then disconnect.  It may be used again: that connects anew."""
+        with self._lock:
+            core, self.current = self.current, None
+            self._declared.clear()
+        if core is not None:
+            core.close(timeout)
+
+    def after_fork(self) -> None:
+        """In the child: forget the parent's connection without touching it."""
+        self._lock = threading.Lock()
+        core, self.current = self.current, None
+        self._declared.clear()
+        if core is not None:
+            core.abandon()
+
+
+def _after_fork() -> None:
+    for publisher in list(_state.publishers):
+        publisher.after_fork()
+
+
+def _at_exit() -> None:
+    for publisher in list(_state.publishers):
+        try:
+            publisher.close()
+        except _core.CoreError as exc:
+            # Nobody can catch it any more, and the other publishers want to be flushed.
+            _complain(exc)
+
+
+def _complain(exc: BaseException) -> None:
+    # Straight to stderr: logging may be shut down already.
+    os.write(2, f'pyceleryc: messages may be lost at exit: {exc}\n'.encode())
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

@@ -1,0 +1,176 @@
+"""The short way of ``task.delay()``: one prepared template, one call into the core.
+
+A shortcut does what ``apply_async`` → ``send_task`` → ``AMQP.send`` do when no option is
+given, nobody listens, and nothing on that way was replaced (D18).  Everything else returns
+None, and the caller goes the long way.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kombu import Producer
+from kombu.common import Broadcast
+from kombu.exceptions import EncodeError, OperationalError
+from kombu.serialization import registry
+from kombu.utils import json as kombu_json
+from kombu.utils.uuid import uuid
+
+from pyceleryc import _core, signals
+from pyceleryc._state import get_current_worker_task
+from pyceleryc.app.amqp import AMQP, is_patched
+from pyceleryc.app.messages import TaskMessages
+from pyceleryc.app.routes import MapRoute, Router
+from pyceleryc.app.sending import Sending
+from pyceleryc.utils.nodenames import anon_nodename
+
+__all__ = ('Shortcut', 'make_shortcut', 'no_shortcut')
+
+#: ``shortcut(args, kwargs, task_id)`` returns the result, or None: go the long way.
+Shortcut = Callable[[Any, Any, 'str | None'], Any]
+
+_SEND_TASK = Sending.send_task
+_AMQP_SEAMS = {
+    name: vars(cls)[name]
+    for cls, names in (
+        (AMQP, ('send', 'send_task_message', 'create_task_message', '_publish')),
+        (TaskMessages, ('as_task_v2',)),
+    )
+    for name in names
+}
+#: Options of a task that the template knows; others need the long way.
+_TEMPLATE_OPTIONS = frozenset({
+    'queue', 'exchange', 'routing_key', 'priority', 'delivery_mode', 'time_limit',
+    'soft_time_limit', 'ignore_result', 'serializer', 'compression', 'exchange_type',
+})
+
+
+def no_shortcut(args: Any, kwargs: Any, task_id: str | None) -> None:
+    """Stands for "not possible for this task", until its options or the settings change."""
+
+
+def make_shortcut(task: Any) -> Shortcut | None:
+    """Return the shortcut for *task*; None if it may become possible later."""
+    app = task.app
+    if not _is_plain(task, app) or not _is_static(task, app):
+        return no_shortcut
+    options = app.amqp.router.route(dict(task.exec_options()), task.name, (), {}, task)
+    if not _fits_template(app.conf, options):
+        return no_shortcut
+    publisher, queue = app.amqp.publisher, options['queue']
+    if not publisher.has_declared(queue):
+        return None
+    return _build(task, app, publisher, _template(app, task.name, options), bool(
+        options.get('ignore_result')))
+
+
+def _is_plain(task: Any, app: Any) -> bool:
+    """Tell whether nobody has overridden or replaced a step of the long way."""
+    if app._tasks.get(task.name) is not task or not task.has_plain_sending():
+        return False
+    if 'send_task' in app.__dict__ or type(app).send_task is not _SEND_TASK:
+        return False
+    amqp = app.amqp
+    if amqp.publisher is None or is_patched(Producer.publish):
+        return False
+    return all(
+        name not in amqp.__dict__ and _lookup(type(amqp), name) is original
+        for name, original in _AMQP_SEAMS.items())
+
+
+def _lookup(cls: type, name: str) -> Any:
+    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+
+
+def _is_static(task: Any, app: Any) -> bool:
+    """Tell whether all calls of *task* are sent the same way."""
+    conf, amqp = app.conf, app.amqp
+    return (
+        not conf.task_always_eager and not conf.task_send_sent_event
+        and conf.task_protocol == 2
+        and amqp.task_protocols.get(2) == amqp.as_task_v2
+        and type(amqp.router) is Router
+        and all(type(route) is MapRoute for route in amqp.routes)
+        and task.limits_are_sane())
+
+
+def _fits_template(conf: Any, options: dict[str, Any]) -> bool:
+    given = {name for name, value in options.items() if value is not None}
+    encoder = registry._encoders.get(options.get('serializer') or conf.task_serializer)
+    return (
+        given <= _TEMPLATE_OPTIONS
+        and encoder is not None and encoder.encoder is kombu_json.dumps
+        and encoder.content_type == 'application/json'
+        and not (options.get('compression') or conf.task_compression)
+        and not isinstance(options['queue'], Broadcast))
+
+
+def _template(app: Any, name: str, options: dict[str, Any]) -> Any:
+    amqp, queue = app.amqp, options['queue']
+    exchange, key = amqp._destination(
+        queue, options.get('exchange'), options.get('routing_key'), options.get('exchange_type'))
+    return _core.TaskTemplate(
+        name, exchange, key or '', anon_nodename(),
+        amqp._delivery_mode(queue, options.get('delivery_mode')), options.get('priority') or 0,
+        options.get('time_limit'), options.get('soft_time_limit'),
+        bool(options.get('ignore_result')))
+
+
+def _build(
+    task: Any, app: Any, publisher: Any, template: Any, ignored: bool,
+) -> Shortcut:
+    """Return the function; everything it needs is a local variable of this one."""
+    name, cls, result_class, core = task.name, type(app), app.AsyncResult, publisher.core
+    send, check = core.send, task.argument_check()
+    backend = task.backend
+    shared_backend = getattr(backend, 'thread_safe', False)
+    watches = not ignored and backend.wants_task_call
+    local = app._local
+    inherits_priority = app.conf.task_inherit_parent_priority
+    before, after = signals.before_task_publish, signals.after_task_publish
+    sent = signals.task_sent
+    sequences, mappings = (tuple, list, type(None)), (dict, type(None))
+
+    def shortcut(args: Any, kwargs: Any, task_id: str | None) -> Any:
+        if (before.receivers or after.receivers or sent.receivers
+                or publisher.current is not core or cls.send_task is not _SEND_TASK):
+            task.forget_shortcut()
+            return None
+        if args.__class__ not in sequences or kwargs.__class__ not in mappings:
+            # Unusual types, and wrong ones: the long way knows what to say.
+            return None
+        check(*args or (), **kwargs or {})
+        root_id = parent_id = None
+        parent = get_current_worker_task()
+        if parent is not None:
+            if inherits_priority or parent.request.stamped_headers:
+                return None
+            request = parent.request
+            root_id, parent_id = request.root_id or request.id, request.id
+        store = backend if shared_backend else task.backend
+        reply_to = None
+        if watches:
+            task_id = task_id or uuid()
+            store.on_task_call(None, task_id)
+            reply_to = store.reply_to
+        try:
+            task_id = send(
+                template, task_id, args or (), kwargs or {}, reply_to or local.oid, root_id,
+                parent_id, 0, None, None, None, None, None, None, None)
+        except _core.ConnectionLost:
+            publisher.fail_over()
+            return None
+        except _core.BadData:
+            raise
+        except _core.CoreError as exc:
+            raise OperationalError(str(exc)) from exc
+        except Exception as exc:
+            raise EncodeError(str(exc)) from exc
+        result = result_class(task_id, store, name)
+        if ignored:
+            result.ignored = True
+        if parent is not None:
+            parent.add_trail(result)
+        return result
+
+    return shortcut

@@ -75,11 +75,18 @@ settle(pc_source *base, uint64_t tag, pc_settle how, pc_err *err)
 
 /* --- trouble --- */
 
-/* The file is given up; our row and the settlements only if it is another file by now. */
+/* Others use another file by now, or take us for dead: our row and the settlements are void. */
+static bool
+is_lost(const pc_sqlite_source *self)
+{
+    return self->db != NULL &&
+           (pc_sqlite_moved(self->db) || pc_sqlite_worker_is_lost(&self->worker));
+}
+
 static void
 disconnect(pc_sqlite_source *self)
 {
-    bool moved = self->db != NULL && pc_sqlite_moved(self->db);
+    bool lost = is_lost(self);
     if (self->watch.fd >= 0) {
         pc_loop_unwatch(self->loop, &self->watch);
         self->watch.fd = -1;
@@ -91,7 +98,7 @@ disconnect(pc_sqlite_source *self)
     pc_bell_fini(&self->bell);
     pc_sqlite_close(self->db);
     self->db = NULL;
-    if (moved) {
+    if (lost) {
         pc_sqlite_worker_fini(&self->worker);
         self->pending_len = 0;
     }
@@ -114,7 +121,7 @@ is_hopeless(pc_sqlite_source *self, const pc_err *err)
     if (err->code == PC_ETIMEOUT || err->code == PC_ENOMEM) {
         return false;
     }
-    return err->code == PC_EDATA || self->failures > FAILURES_MAX || pc_sqlite_moved(self->db);
+    return err->code == PC_EDATA || self->failures > FAILURES_MAX || is_lost(self);
 }
 
 static void
@@ -212,8 +219,8 @@ look_around(pc_sqlite_source *self, pc_mono now, pc_err *err)
         return 0;
     }
     self->owners_at = pc_mono_add(now, OWNERS_NS);
-    if (pc_sqlite_moved(self->db)) {
-        return pc_fail(err, PC_EIO, "%.150s was removed or replaced while it was open",
+    if (is_lost(self)) {
+        return pc_fail(err, PC_EIO, "%.150s or its directory .d was removed while it was open",
                        pc_sqlite_path(self->db));
     }
     if (look_for_dead(self, err) < 0 || pc_sqlite_source_check_queues(self, err) < 0) {

@@ -178,6 +178,7 @@ pc_bell_sit(pc_bell *bell, pc_bell_kind kind, pc_err *err)
         return -1;
     }
     bell->slot = place;
+    bell->process = getpid();
     atomic_store(&bell->map->slots[place].asleep, 0);
     atomic_store(&bell->map->slots[place].kind, (uint32_t)kind);
     raise_used(bell, (uint32_t)place + 1);
@@ -283,7 +284,7 @@ pc_bell_fini(pc_bell *bell)
     if (bell == NULL) {
         return;
     }
-    if (bell->slot >= 0) {
+    if (bell->slot >= 0 && bell->process == getpid()) {
         struct sockaddr_un address;
         pc_bell_awake(bell);
         (void)address_of(bell, bell->slot, &address);

@@ -13,6 +13,7 @@
 #define PC_IO_SQLITE_BELL_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
@@ -27,9 +28,10 @@ typedef struct pc_bell {
     char *folder;  // <path>.d
     int file;      // -1: not open
     int folder_fd;
-    int sender;  // socket to ring from
-    int socket;  // to be woken by, -1 without a slot
-    int slot;    // -1: none
+    int sender;     // socket to ring from
+    int socket;     // to be woken by, -1 without a slot
+    int slot;       // -1: none
+    pid_t process;  // that took the slot
     struct pc_bell_map *map;
 } pc_bell;
 
@@ -49,7 +51,7 @@ void pc_bell_drain(pc_bell *bell);
 void pc_bell_ring(pc_bell *bell, pc_bell_kind kind, uint64_t mask, unsigned most);
 /* The bit of a name. */
 uint64_t pc_bell_bit(pc_slice name);
-/* Gives the slot back, closes, frees. */
+/* Gives the slot back (unless this is a forked child), closes, frees. */
 void pc_bell_fini(pc_bell *bell);
 /* In a forked child: the slot stays the parent's. */
 void pc_bell_abandon(pc_bell *bell);

@@ -5,6 +5,7 @@
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "io/sqlite_lock.h"
@@ -21,6 +22,7 @@ struct pc_sqlite {
     sqlite3 *handle;
     pc_sqlite_lock lock;
     char *path;
+    pid_t process;                           // that opened it
     sqlite3_stmt *statements[PC_SQL_COUNT];  // prepared at first use
     int bind_rc;                             // of the statement being bound
     int wal_pages;                           // after the last commit of this connection
@@ -267,6 +269,10 @@ start(pc_sqlite *db, pc_mono deadline, pc_err *err)
 int
 pc_sqlite_begin(pc_sqlite *db, pc_mono deadline, pc_err *err)
 {
+    if (db->process != getpid()) {
+        return pc_fail(err, PC_ESTATE, "%.150s was opened before a fork: open it anew in the child",
+                       db->path);
+    }
     if (pc_sqlite_moved(db)) {
         return pc_fail(err, PC_EIO, "%.150s was removed or replaced while it was open", db->path);
     }
@@ -485,6 +491,7 @@ pc_sqlite_open(const char *path, int synchronous, pc_mono deadline, pc_err *err)
         (void)pc_fail_nomem(err);
         return NULL;
     }
+    db->process = getpid();
     db->checkpoint_at = CHECKPOINT_PAGES;
     pc_sqlite_lock_init(&db->lock);
     if (open_handle(db, path, err) < 0 || pc_sqlite_lock_open(&db->lock, db->path, err) < 0 ||
@@ -531,7 +538,8 @@ discard(pc_sqlite *db)
 void
 pc_sqlite_close(pc_sqlite *db)
 {
-    if (db == NULL) {
+    if (db == NULL || db->process != getpid()) {
+        pc_sqlite_abandon(db, false);
         return;
     }
     if (db->handle != NULL) {

@@ -93,6 +93,7 @@ int
 pc_sqlite_worker_open(pc_sqlite_worker *worker, const char *folder, pc_err *err)
 {
     identify(worker->process);
+    worker->pid = getpid();
     if (pc_uuid4(worker->name, err) < 0 || lock_file(worker, folder, err) < 0) {
         pc_sqlite_worker_fini(worker);
         return -1;
@@ -207,6 +208,13 @@ pc_sqlite_worker_recover(const pc_sqlite_worker *worker, pc_sqlite *db, unsigned
     }
 }
 
+bool
+pc_sqlite_worker_is_lost(const pc_sqlite_worker *worker)
+{
+    struct stat st;
+    return worker->lease >= 0 && fstat(worker->lease, &st) == 0 && st.st_nlink == 0;
+}
+
 /* --- the end --- */
 
 void
@@ -224,7 +232,7 @@ pc_sqlite_worker_abandon(pc_sqlite_worker *worker)
 void
 pc_sqlite_worker_fini(pc_sqlite_worker *worker)
 {
-    if (worker->lease >= 0) {
+    if (worker->lease >= 0 && worker->pid == getpid()) {
         char file[FILE_NAME_MAX];
         file_name(worker->name, file);
         (void)unlinkat(worker->folder, file, 0);

@@ -13,6 +13,8 @@
 #ifndef PC_IO_SQLITE_WORKER_H
 #define PC_IO_SQLITE_WORKER_H
 
+#include <sys/types.h>
+
 #include "base/uuid.h"
 #include "io/sqlite_db.h"
 
@@ -22,8 +24,9 @@ typedef struct pc_sqlite_worker {
     int64_t id;                    // its row, 0: not registered
     char name[PC_UUID_LEN + 1];    // "": not open
     char process[PC_PROCESS_MAX];  // boot, pid namespace, pid and start time
-    int folder;                    // descriptor of <path>.d, -1
-    int lease;                     // descriptor of the locked file, -1
+    pid_t pid;
+    int folder;  // descriptor of <path>.d, -1
+    int lease;   // descriptor of the locked file, -1
 } pc_sqlite_worker;
 
 void pc_sqlite_worker_init(pc_sqlite_worker *worker);
@@ -41,7 +44,9 @@ int pc_sqlite_worker_find_dead(const pc_sqlite_worker *worker, pc_sqlite *db, in
 /* In a transaction: retires all the dead. *workers counts them, *messages what they held. */
 int pc_sqlite_worker_recover(const pc_sqlite_worker *worker, pc_sqlite *db, unsigned *workers,
                              unsigned *messages, pc_err *err);
-/* Unlinks and closes. */
+/* Somebody deleted its file: to the others it is dead. */
+bool pc_sqlite_worker_is_lost(const pc_sqlite_worker *worker);
+/* Unlinks (unless this is a forked child) and closes. */
 void pc_sqlite_worker_fini(pc_sqlite_worker *worker);
 /* In a forked child: closes; the parent's lock stays. */
 void pc_sqlite_worker_abandon(pc_sqlite_worker *worker);

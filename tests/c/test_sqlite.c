@@ -2,6 +2,7 @@
 /* The SQLite broker: what it promises, and its rates. */
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "harness.h"
@@ -189,6 +190,37 @@ test_sqlite_removed_queue_is_cancelled(void)
     sq_add_queue(self, "q");
     sq_send_text(producer, "q", "7");
     PC_ASSERT(sq_turn_until(self, &self->got, 1, 2000));
+    sq_end_rig(self);
+    sq_end_producer(producer);
+}
+
+/* Of 12 MB messages only a few are claimed at a time, and all arrive whole. */
+void
+test_sqlite_huge_messages(void)
+{
+    enum { SIZE = 12 << 20, COUNT = 6 };
+    pc_err err = {0};
+    pc_producer *producer = sq_make_producer();
+    char *body = calloc(1, SIZE);
+    pc_message message;
+    pc_message_init(&message);
+    message.routing_key = pc_slice_str("q");
+    message.body = pc_slice_of(body, SIZE);
+    for (int i = 0; i < COUNT; i++) {
+        body[0] = (char)('0' + i);
+        PC_ASSERT(sq_out->publish(producer, &message, false, (pc_wall){0}, false, sq_after_ms(9000),
+                                  &err) == 0,
+                  "%s", err.msg);
+    }
+    free(body);
+    sq_rig *self = sq_start(1, true);
+    PC_ASSERT(sq_turn_until(self, &self->got, 1, 9000));
+    PC_ASSERT_INT(self->last.body.len, SIZE);
+    PC_ASSERT_INT(sq_in->prefetch(self->source, 0, NULL), 0);
+    PC_ASSERT(sq_turn_until(self, &self->got, COUNT, 9000));
+    for (int i = 0; i < COUNT; i++) {
+        PC_ASSERT_INT(self->numbers[i], i);
+    }
     sq_end_rig(self);
     sq_end_producer(producer);
 }

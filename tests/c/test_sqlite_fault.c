@@ -80,6 +80,23 @@ test_sqlite_removed_file(void)
     sq_end_producer(producer);
 }
 
+/* Without its lease a worker is dead to the others: it starts anew. */
+void
+test_sqlite_removed_leases(void)
+{
+    pc_producer *producer = sq_make_producer();
+    sq_rig *self = sq_start_rig(1);
+    sq_send_numbers(producer, 1, 2);
+    PC_ASSERT(sq_turn_until(self, &self->got, 1, 1000));
+    PC_ASSERT_INT(system("rm -rf q.db.d"), 0);
+    PC_ASSERT(sq_turn_until(self, &self->down, 1, 4000));
+    PC_ASSERT_INT(sq_in->connect(self->source, NULL), 0);
+    PC_ASSERT(sq_turn_until(self, &self->got, 2, 3000));
+    PC_ASSERT(self->redelivered[1]);
+    sq_end_rig(self);
+    sq_end_producer(producer);
+}
+
 static void
 limit_files(rlim_t bytes)
 {

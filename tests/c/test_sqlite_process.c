@@ -239,6 +239,32 @@ test_sqlite_fork_abandons(void)
     sq_end_producer(producer);
 }
 
+/* Who forgets to abandon gets an error, and harms nobody. */
+void
+test_sqlite_fork_without_abandon(void)
+{
+    pc_producer *producer = sq_make_producer();
+    sq_rig *self = sq_start_rig(0);
+    sq_send_numbers(producer, 0, 1);
+    PC_ASSERT(sq_turn_until(self, &self->got, 1, 3000));
+    pid_t pid = fork();
+    if (pid == 0) {
+        pc_err err = {0};
+        PC_ASSERT_INT(sq_send_with(producer, "q", "1", -1, 0, &err), -1);
+        PC_ASSERT_INT(err.code, PC_ESTATE);
+        sq_out->destroy(producer);
+        _exit(0);
+    }
+    int status;
+    PC_ASSERT(waitpid(pid, &status, 0) == pid && status == 0, "status %d", status);
+    PC_ASSERT_INT(sq_in->settle(self->source, self->tags[0], PC_ACK, NULL), 0);
+    sq_send_numbers(producer, 1, 2);
+    PC_ASSERT(sq_turn_until(self, &self->got, 2, 500));
+    sq_end_rig(self);
+    PC_ASSERT_INT(sq_ready_in(producer, "q"), 1);
+    sq_end_producer(producer);
+}
+
 /* --- wake-ups --- */
 
 static int

@@ -338,6 +338,58 @@ test_amqp_a_blocked_connection_is_back_pressure(void)
     rig_fini(&r);
 }
 
+/* The connection is cut again and again, in mid-frame too; every message must arrive at least once. */
+static void *
+cut_often(void *arg)
+{
+    rig *r = arg;
+    for (int i = 0; i < 12; i++) {
+        usleep(20000);
+        amqp_relay_cut(r->relay);
+    }
+    return NULL;
+}
+
+static void
+drain(rig *r, int *seen, int n)
+{
+    pc_err err = {0};
+    pc_message message;
+    pc_buf memory;
+    bool found = true;
+    pc_buf_init(&memory);
+    while (found) {
+        int rc = r->direct->ops->get(r->direct, r->queue, &found, &message, &memory, in_seconds(5), &err);
+        PC_ASSERT(rc == 0, "%s", err.msg);
+        int id = 0;
+        for (size_t i = 0; found && i < message.body.len; i++) {
+            id = id * 10 + (message.body.ptr[i] - '0');
+        }
+        PC_ASSERT(id >= 0 && id < n);
+        seen[id] += found;
+    }
+    pc_buf_fini(&memory);
+}
+
+void
+test_amqp_nothing_is_lost_while_the_connection_is_cut_again_and_again(void)
+{
+    enum { N = 3000 };
+    int seen[N] = {0};
+    rig r;
+    pthread_t thread;
+    rig_init(&r, 1, 500);
+    PC_ASSERT_INT(pthread_create(&thread, NULL, cut_often, &r), 0);
+    must_publish(&r, N);
+    must_flush(&r);
+    pthread_join(thread, NULL);
+    drain(&r, seen, N);
+    for (int i = 0; i < N; i++) {
+        PC_ASSERT(seen[i] > 0, "message %d is lost", i);
+    }
+    rig_fini(&r);
+}
+
 /* ---- fork, memory ---- */
 
 void
@@ -490,4 +542,21 @@ test_amqp_threads_share_a_producer(void)
         PC_ASSERT_INT(size_of(&r), 4 * c.n);
         rig_fini(&r);
     }
+}
+
+/* ---- figures ---- */
+
+void
+bench_amqp_publish(long n)
+{
+    rig r;
+    pc_err err = {0};
+    rig_init(&r, 1, 0);
+    must_publish(&r, 1);
+    ct_reset_timer();
+    for (long i = 0; i < n; i++) {
+        PC_ASSERT(publish(r.direct, r.queue, "[[1, 2], {}, {}]", 10, &err) == 0, "%s", err.msg);
+    }
+    PC_ASSERT(r.direct->ops->flush(r.direct, in_seconds(10), &err) == 0, "%s", err.msg);
+    rig_fini(&r);
 }

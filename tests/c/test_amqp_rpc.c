@@ -281,3 +281,30 @@ test_amqp_inbox_is_bounded(void)
     PC_ASSERT_INT(inbox.unwatched_len, 100);
     pc_amqp_inbox_fini(&inbox);
 }
+
+static int
+make_both(void *arg)
+{
+    (void)arg;
+    pc_loop *loop = pc_loop_new(NULL);
+    if (loop == NULL) {
+        return -1;
+    }
+    pc_broker_config broker = {.host = "h"};
+    pc_store_config config = {.broker = &broker, .reply_queue = "q", .expires = 1};
+    pc_store_hooks hooks = {0};
+    pc_results *results = pc_results_rpc.create(&config, NULL, NULL);
+    pc_store *store = pc_store_rpc.create(&config, loop, &hooks, NULL, NULL);
+    pc_store_item item = {.id = pc_slice_str("i"), .reply_to = pc_slice_str("r")};
+    int rc = results == NULL || store == NULL ? -1 : store->ops->put(store, &item, NULL, NULL);
+    pc_results_rpc.destroy(results);
+    pc_store_rpc.destroy(store);
+    pc_loop_free(loop);
+    return rc;
+}
+
+void
+test_amqp_rpc_survives_the_lack_of_memory(void)
+{
+    PC_ASSERT(PC_OOM(make_both, NULL) > 3);
+}

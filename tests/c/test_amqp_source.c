@@ -303,6 +303,36 @@ test_amqp_a_declaration_that_differs_brings_the_source_down(void)
     amqp_producer_end(producer, queue);
 }
 
+/* Queues answer basic.consume in their own time: the replies don't keep the order of the questions. */
+void
+test_amqp_many_queues_are_consumed_at_once(void)
+{
+    enum { N = 30 };
+    pc_broker_config config = amqp_config();
+    pc_err err = {0};
+    char names[N][64];
+    amqp_sink *sink = amqp_sink_new(&config);
+    pc_producer *producer = amqp_producer(&config);
+    for (int i = 0; i < N; i++) {
+        amqp_queue_name(names[i], "pc-test");
+        pc_queue what = amqp_queue(names[i]);
+        what.auto_delete = true;
+        what.exchange = "amq.direct";
+        what.routing_key = names[i];
+        PC_ASSERT_INT(sink->source->ops->add_queue(sink->source, &what, &err), 0);
+    }
+    amqp_sink_start(sink, NULL, 10);
+    for (int i = 0; i < N; i++) {
+        publish_n(producer, names[i], 1);
+    }
+    amqp_turn_until(sink->loop, &sink->count, N);
+    PC_ASSERT_INT(sink->source->ops->pause(sink->source, &err), 0);
+    amqp_turn_for(sink->loop, 0.1);
+    PC_ASSERT(sink->downs == 0, "%s", sink->why.msg);
+    amqp_sink_end(sink);
+    amqp_producer_end(producer, NULL);
+}
+
 /* ---- bodies ---- */
 
 static void
@@ -603,4 +633,23 @@ test_amqp_source_survives_the_lack_of_memory(void)
     pc_loop *loop = pc_loop_new(NULL);
     PC_ASSERT(PC_OOM(make_source, loop) > 3);
     pc_loop_free(loop);
+}
+
+/* ---- figures ---- */
+
+void
+bench_amqp_consume(long n)
+{
+    pc_broker_config config = amqp_config();
+    char queue[64];
+    amqp_queue_name(queue, "pc-bench");
+    pc_producer *producer = amqp_producer(&config);
+    declare(producer, queue);
+    publish_n(producer, queue, (int)n);
+    amqp_sink *sink = amqp_sink_new(&config);
+    ct_reset_timer();
+    amqp_sink_start(sink, queue, 1000);
+    amqp_turn_until(sink->loop, &sink->count, (int)n);
+    amqp_sink_end(sink);
+    amqp_producer_end(producer, queue);
 }

@@ -12,10 +12,10 @@
 #include "base/mem.h"
 #include "io/amqp_frame.h"
 
-#define POOL_PAGE 4096u      // far more than any decoded struct
-#define METHOD_ROOM 2048u    // four short strings and the fixed fields
+#define POOL_PAGE 4096u    // far more than any decoded struct
+#define METHOD_ROOM 2048u  // four short strings and the fixed fields
 #define SHORT_MAX 255u
-#define START_FIXED 6u       // connection.start: version bytes and the table's length
+#define START_FIXED 6u  // connection.start: version bytes and the table's length
 
 /* ---- reading methods ---- */
 
@@ -216,7 +216,8 @@ static const struct {
     {PC_AMQP_CHANNEL_CLOSE_OK, NULL},
 };
 
-/* connection.start by hand, for its table: version (2 bytes), table, mechanisms, locales (long strings). */
+/* connection.start by hand, for its table: version (2 bytes), table, mechanisms, locales (long
+ * strings). */
 static int
 read_start(pc_slice args, pc_amqp_method *method, pc_err *err)
 {
@@ -242,7 +243,8 @@ static int
 read_known(pc_amqp_codec *codec, size_t row, pc_slice args, pc_amqp_method *method, pc_err *err)
 {
     void *decoded = NULL;
-    int rc = amqp_decode_method((amqp_method_number_t)method->id, &codec->pool, bytes(args), &decoded);
+    int rc =
+        amqp_decode_method((amqp_method_number_t)method->id, &codec->pool, bytes(args), &decoded);
     if (rc < 0) {
         recycle_amqp_pool(&codec->pool);
         return rc == AMQP_STATUS_NO_MEMORY
@@ -313,9 +315,11 @@ put_method(pc_buf *out, uint16_t channel, uint32_t id, void *fields, size_t extr
     return 0;
 }
 
-/* For methods whose last field is a table: encoded with an empty one, whose length and bytes are then put in place. */
+/* For methods whose last field is a table: encoded with an empty one, whose length and bytes are
+ * then put in place. */
 static int
-put_method_table(pc_buf *out, uint16_t channel, uint32_t id, void *fields, pc_slice table, pc_err *err)
+put_method_table(pc_buf *out, uint16_t channel, uint32_t id, void *fields, pc_slice table,
+                 pc_err *err)
 {
     size_t begin = pc_buf_len(out);
     if (table.len > PC_AMQP_FRAME_MAX) {
@@ -406,11 +410,12 @@ pc_amqp_write_exchange_declare(pc_buf *out, uint16_t channel, const pc_amqp_exch
         .durable = exchange->durable,
         .auto_delete = exchange->auto_delete,
     };
-    if (check_name(exchange->name, "an exchange name", err) < 0
-        || check_name(exchange->type, "an exchange type", err) < 0) {
+    if (check_name(exchange->name, "an exchange name", err) < 0 ||
+        check_name(exchange->type, "an exchange type", err) < 0) {
         return -1;
     }
-    return put_method_table(out, channel, AMQP_EXCHANGE_DECLARE_METHOD, &m, exchange->arguments, err);
+    return put_method_table(out, channel, AMQP_EXCHANGE_DECLARE_METHOD, &m, exchange->arguments,
+                            err);
 }
 
 int
@@ -438,9 +443,9 @@ pc_amqp_write_queue_bind(pc_buf *out, uint16_t channel, pc_slice queue, pc_slice
         .exchange = bytes(exchange),
         .routing_key = bytes(routing_key),
     };
-    if (check_name(queue, "a queue name", err) < 0
-        || check_name(exchange, "an exchange name", err) < 0
-        || check_name(routing_key, "a routing key", err) < 0) {
+    if (check_name(queue, "a queue name", err) < 0 ||
+        check_name(exchange, "an exchange name", err) < 0 ||
+        check_name(routing_key, "a routing key", err) < 0) {
         return -1;
     }
     return put_method_table(out, channel, AMQP_QUEUE_BIND_METHOD, &m, arguments, err);
@@ -480,8 +485,8 @@ pc_amqp_write_consume(pc_buf *out, uint16_t channel, pc_slice queue, pc_slice co
         .consumer_tag = bytes(consumer_tag),
         .no_ack = no_ack,
     };
-    if (check_name(queue, "a queue name", err) < 0
-        || check_name(consumer_tag, "a consumer tag", err) < 0) {
+    if (check_name(queue, "a queue name", err) < 0 ||
+        check_name(consumer_tag, "a consumer tag", err) < 0) {
         return -1;
     }
     return put_method_table(out, channel, AMQP_BASIC_CONSUME_METHOD, &m, arguments, err);
@@ -505,8 +510,8 @@ pc_amqp_write_publish(pc_buf *out, uint16_t channel, pc_slice exchange, pc_slice
         .routing_key = bytes(routing_key),
         .mandatory = mandatory,
     };
-    if (check_name(exchange, "an exchange name", err) < 0
-        || check_name(routing_key, "a routing key", err) < 0) {
+    if (check_name(exchange, "an exchange name", err) < 0 ||
+        check_name(routing_key, "a routing key", err) < 0) {
         return -1;
     }
     return put_method(out, channel, AMQP_BASIC_PUBLISH_METHOD, &m, 0, err);

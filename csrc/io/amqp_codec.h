@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* AMQP 0-9-1 methods <-> structs. No I/O, no state but a scratch pool of the library.
  *
- * Input is validated before rabbitmq-c sees it, and no foreign field table is ever given to it: its decoder
- * recurses without limit in 0.11. Tables stay raw slices, which wire/table.h can walk.
+ * Input is validated before rabbitmq-c sees it, and no foreign field table is ever given to it: its
+ * decoder recurses without limit in 0.11. Tables stay raw slices, which wire/table.h can walk.
  * Nothing that is decoded is copied: slices point into the input. Every writer appends whole
  * frames; when it fails, the buffer is as before. */
 #ifndef PC_IO_AMQP_CODEC_H
@@ -57,12 +57,13 @@ typedef struct pc_amqp_method {
     bool multiple;         // ack, nack
     bool redelivered;      // deliver, get-ok
     bool active;           // flow
-    pc_slice text;         // close, channel.close, return: why; blocked: the reason; declare-ok: queue's name
-    pc_slice consumer_tag; // deliver, cancel, cancel-ok, consume-ok
-    pc_slice exchange;     // deliver, get-ok, return
+    pc_slice
+        text;  // close, channel.close, return: why; blocked: the reason; declare-ok: queue's name
+    pc_slice consumer_tag;  // deliver, cancel, cancel-ok, consume-ok
+    pc_slice exchange;      // deliver, get-ok, return
     pc_slice routing_key;
-    pc_slice mechanisms;   // start, space between
-    pc_slice table;        // start: the server's properties
+    pc_slice mechanisms;  // start, space between
+    pc_slice table;       // start: the server's properties
 } pc_amqp_method;
 
 /* Scratch memory for decoding, one per connection. */
@@ -74,10 +75,11 @@ void pc_amqp_codec_free(pc_amqp_codec *codec);
 int pc_amqp_method_read(pc_amqp_codec *codec, pc_slice payload, pc_amqp_method *method,
                         pc_err *err);
 
-/* --- writers; PC_EDATA when a name is longer than 255 bytes. Tables are without length, absent: empty --- */
+/* --- writers; PC_EDATA when a name is longer than 255 bytes. Tables are without length, absent:
+ * empty --- */
 
-int pc_amqp_write_tune_ok(pc_buf *out, uint16_t channel_max, uint32_t frame_max,
-                          uint16_t heartbeat, pc_err *err);
+int pc_amqp_write_tune_ok(pc_buf *out, uint16_t channel_max, uint32_t frame_max, uint16_t heartbeat,
+                          pc_err *err);
 int pc_amqp_write_open(pc_buf *out, pc_slice vhost, pc_err *err);
 int pc_amqp_write_close(pc_buf *out, pc_err *err);
 int pc_amqp_write_close_ok(pc_buf *out, pc_err *err);

@@ -145,7 +145,8 @@ fail_down(pc_amqp_conn *conn, const pc_err *what)
 static int64_t
 login_ns(const pc_amqp_conn *conn)
 {
-    double seconds = conn->config->connect_timeout > 0 ? conn->config->connect_timeout : LOGIN_SECONDS;
+    double seconds =
+        conn->config->connect_timeout > 0 ? conn->config->connect_timeout : LOGIN_SECONDS;
     return (int64_t)(fmin(seconds, 1e6) * (double)PC_NS_PER_SEC);
 }
 
@@ -178,8 +179,8 @@ pc_amqp_conn_reopen(pc_amqp_conn *conn, pc_err *err)
     if (conn->state != PC_AMQP_IN_REFUSED) {
         return pc_fail(err, PC_ESTATE, "%s: the channel is not closed", conn->name);
     }
-    if (pc_amqp_write_channel_open(&conn->stream.out, PC_AMQP_CHANNEL, err) < 0
-        || pc_amqp_conn_want(conn, PC_AMQP_CHANNEL_OPEN_OK, NULL, NULL, err) < 0) {
+    if (pc_amqp_write_channel_open(&conn->stream.out, PC_AMQP_CHANNEL, err) < 0 ||
+        pc_amqp_conn_want(conn, PC_AMQP_CHANNEL_OPEN_OK, NULL, NULL, err) < 0) {
         return -1;
     }
     conn->state = PC_AMQP_IN_CHANNEL;
@@ -247,8 +248,8 @@ pc_amqp_conn_want(pc_amqp_conn *conn, pc_amqp_id id, pc_amqp_reply *done, void *
     return 0;
 }
 
-/* RabbitMQ's queues answer these two themselves, beside the channel: they may come after the answers
- * to what was asked later. All others keep their order. */
+/* RabbitMQ's queues answer these two themselves, beside the channel: they may come after the
+ * answers to what was asked later. All others keep their order. */
 static bool
 may_stray(pc_amqp_id id)
 {
@@ -299,8 +300,8 @@ on_returned(pc_amqp_conn *conn, const pc_amqp_method *m, const pc_message *messa
 {
     if (conn->hooks.returned != NULL) {
         pc_err why;
-        pc_fail(&why, PC_ENOTFOUND, "%s: message returned by the broker: %u %.*s", conn->name, m->code,
-                pc_amqp_clip(m->text), m->text.ptr);
+        pc_fail(&why, PC_ENOTFOUND, "%s: message returned by the broker: %u %.*s", conn->name,
+                m->code, pc_amqp_clip(m->text), m->text.ptr);
         conn->hooks.returned(conn->hooks.ctx, message, &why);
     }
 }
@@ -337,14 +338,11 @@ on_frame(pc_amqp_conn *conn, const pc_amqp_frame *frame, pc_err *err)
     }
     int complete = 0;
     switch (frame->type) {
-    case PC_AMQP_METHOD:
-        return pc_amqp_on_method(conn, frame, err);
+    case PC_AMQP_METHOD: return pc_amqp_on_method(conn, frame, err);
     case PC_AMQP_HEADER:
         complete = pc_amqp_content_header(&conn->content, frame->payload, err);
         break;
-    case PC_AMQP_BODY:
-        complete = pc_amqp_content_body(&conn->content, frame->payload, err);
-        break;
+    case PC_AMQP_BODY: complete = pc_amqp_content_body(&conn->content, frame->payload, err); break;
     default:  // a heartbeat: the stream has noted the time
         break;
     }
@@ -359,7 +357,8 @@ on_readable(void *ctx)
     pc_err err = {0};
     for (;;) {
         pc_amqp_frame frame;
-        int64_t used = pc_amqp_frame_split(pc_buf_slice(&conn->stream.in), conn->frame_max, &frame, &err);
+        int64_t used =
+            pc_amqp_frame_split(pc_buf_slice(&conn->stream.in), conn->frame_max, &frame, &err);
         if (used == PC_MORE) {
             break;
         }
@@ -386,8 +385,8 @@ on_opened(void *ctx)
     pc_err err = {0};
     conn->state = PC_AMQP_IN_GREETING;
     pc_mono deadline = pc_mono_add(pc_mono_now(), login_ns(conn));
-    if (pc_buf_put(&conn->stream.out, header, sizeof header, &err) < 0
-        || pc_loop_set_timer(conn->loop, &conn->timer, deadline, &err) < 0) {
+    if (pc_buf_put(&conn->stream.out, header, sizeof header, &err) < 0 ||
+        pc_loop_set_timer(conn->loop, &conn->timer, deadline, &err) < 0) {
         fail_down(conn, &err);
         return;
     }
@@ -403,9 +402,10 @@ on_closed(void *ctx, const pc_err *why)
         return;
     }
     pc_err err;
-    pc_fail(&err, why->code,
-            "%s: the server hung up during login of user '%s': probably wrong user name or password",
-            conn->name, pc_amqp_user_of(conn));
+    pc_fail(
+        &err, why->code,
+        "%s: the server hung up during login of user '%s': probably wrong user name or password",
+        conn->name, pc_amqp_user_of(conn));
     pc_amqp_conn_go_down(conn, &err);
 }
 
@@ -418,14 +418,15 @@ keep_alive(pc_amqp_conn *conn, pc_mono now, pc_err *err)
         return pc_fail(err, PC_EIO, "no sign of life from the broker for %.0f seconds",
                        (double)(now.ns - stream->last_in.ns) / (double)PC_NS_PER_SEC);
     }
-    if (now.ns - stream->last_out.ns >= conn->heartbeat_ns / 2 - PC_NS_PER_MS
-        && pc_buf_len(&stream->out) == 0) {
+    if (now.ns - stream->last_out.ns >= conn->heartbeat_ns / 2 - PC_NS_PER_MS &&
+        pc_buf_len(&stream->out) == 0) {
         if (pc_amqp_write_heartbeat(&stream->out, err) < 0) {
             return -1;
         }
         pc_stream_flush(stream);
     }
-    return pc_loop_set_timer(conn->loop, &conn->timer, pc_mono_add(now, conn->heartbeat_ns / 2), err);
+    return pc_loop_set_timer(conn->loop, &conn->timer, pc_mono_add(now, conn->heartbeat_ns / 2),
+                             err);
 }
 
 static void

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* One AMQP 0-9-1 connection with one channel, as a state machine over a stream. It logs in, keeps
  * heartbeats, matches replies to what was asked (methods may be pipelined) and
- * puts messages together. What is to be sent is appended to conn->stream.out with the writers of amqp_codec.h and amqp_frame.h, then
- * pc_stream_flush. Owner: embeds it; everything happens on the loop's thread. */
+ * puts messages together. What is to be sent is appended to conn->stream.out with the writers of
+ * amqp_codec.h and amqp_frame.h, then pc_stream_flush. Owner: embeds it; everything happens on the
+ * loop's thread. */
 #ifndef PC_IO_AMQP_CONN_H
 #define PC_IO_AMQP_CONN_H
 
@@ -14,12 +15,13 @@
 
 #define PC_AMQP_CHANNEL 1  // the channel we use
 
-/* The owner's functions. They may call any pc_amqp_conn_ function but fini. What they are given is lent. */
+/* The owner's functions. They may call any pc_amqp_conn_ function but fini. What they are given is
+ * lent. */
 typedef struct pc_amqp_hooks {
     /* Logged in, channel open, and again after pc_amqp_conn_reopen. */
     void (*ready)(void *ctx);
-    /* The server closed the channel because of the method `culprit` (pc_amqp_id); awaited replies don't come.
-     * Next: pc_amqp_conn_reopen or _drop. */
+    /* The server closed the channel because of the method `culprit` (pc_amqp_id); awaited replies
+     * don't come. Next: pc_amqp_conn_reopen or _drop. */
     void (*refused)(void *ctx, uint32_t culprit, const pc_err *why);
     /* Connection lost or refused; never from inside a pc_amqp_conn_ function. */
     void (*down)(void *ctx, const pc_err *why);
@@ -48,20 +50,20 @@ typedef struct pc_amqp_conn {
     pc_amqp_server server;     // valid since ready()
     bool blocked;              // the broker takes no messages now
     char blocked_why[80];
-    char *name;                // "amqp://host:port/vhost", for error texts
-    int user_timeout_ms;       // owner's choice, 0: the system's
-    uint32_t frame_max;        // agreed on
+    char *name;           // "amqp://host:port/vhost", for error texts
+    int user_timeout_ms;  // owner's choice, 0: the system's
+    uint32_t frame_max;   // agreed on
     // --
     int state;
-    uint64_t epoch;            // changes with every open and close
+    uint64_t epoch;  // changes with every open and close
     pc_loop *loop;
     pc_amqp_hooks hooks;
     const pc_log *log;
     pc_amqp_codec *codec;
     pc_amqp_content content;
-    pc_timer timer;            // login deadline, then heartbeats
-    int64_t heartbeat_ns;      // agreed on, 0: off
-    pc_amqp_wanted *wanted;    // replies awaited, in the order of the questions
+    pc_timer timer;          // login deadline, then heartbeats
+    int64_t heartbeat_ns;    // agreed on, 0: off
+    pc_amqp_wanted *wanted;  // replies awaited, in the order of the questions
     size_t wanted_first;
     size_t wanted_end;
     size_t wanted_cap;
@@ -84,7 +86,8 @@ bool pc_amqp_conn_is_closed(const pc_amqp_conn *conn);
 /* A method was written whose reply is `id`. */
 int pc_amqp_conn_want(pc_amqp_conn *conn, pc_amqp_id id, pc_amqp_reply *done, void *ctx,
                       pc_err *err);
-/* Begins to close in order: channel, connection. Turn the loop until is_closed(); down() is not called. */
+/* Begins to close in order: channel, connection. Turn the loop until is_closed(); down() is not
+ * called. */
 void pc_amqp_conn_close(pc_amqp_conn *conn);
 /* Closes at once without a callback. */
 void pc_amqp_conn_drop(pc_amqp_conn *conn);

@@ -12,8 +12,8 @@ typedef struct pc_amqp_content {
     pc_amqp_method method;  // deliver, get-ok or return
     pc_message message;
     uint64_t body_size;
-    pc_buf body;            // pieces gathered so far
-    char *pinned;           // copies of what lay in the input
+    pc_buf body;   // pieces gathered so far
+    char *pinned;  // copies of what lay in the input
     bool is_pinned;
 } pc_amqp_content;
 

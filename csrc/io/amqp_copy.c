@@ -4,9 +4,9 @@
 #include "base/mem.h"
 
 static const size_t config_texts[] = {
-    offsetof(pc_broker_config, scheme),       offsetof(pc_broker_config, host),
-    offsetof(pc_broker_config, vhost),        offsetof(pc_broker_config, user),
-    offsetof(pc_broker_config, password),     offsetof(pc_broker_config, login_method),
+    offsetof(pc_broker_config, scheme),      offsetof(pc_broker_config, host),
+    offsetof(pc_broker_config, vhost),       offsetof(pc_broker_config, user),
+    offsetof(pc_broker_config, password),    offsetof(pc_broker_config, login_method),
     offsetof(pc_broker_config, client_name),
 };
 static const size_t tls_texts[] = {
@@ -86,9 +86,9 @@ pc_amqp_copy_config(const pc_broker_config *from, pc_err *err)
 pc_queue *
 pc_amqp_copy_queue(const pc_queue *from, pc_err *err)
 {
-    size_t size = sizeof *from + texts_size(from, queue_texts, COUNT(queue_texts))
-                  + from->queue_arguments.len + from->exchange_arguments.len
-                  + from->binding_arguments.len + from->consumer_arguments.len;
+    size_t size = sizeof *from + texts_size(from, queue_texts, COUNT(queue_texts)) +
+                  from->queue_arguments.len + from->exchange_arguments.len +
+                  from->binding_arguments.len + from->consumer_arguments.len;
     pc_queue *copy = pc_alloc(size);
     if (copy == NULL) {
         pc_fail_nomem(err);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Deep copies of what callers describe with borrowed strings; each is one block, freed with pc_free. */
+/* Deep copies of what callers describe with borrowed strings; each is one block, freed with
+ * pc_free. */
 #ifndef PC_IO_AMQP_COPY_H
 #define PC_IO_AMQP_COPY_H
 

@@ -33,15 +33,16 @@ declare_queue(pc_amqp_conn *conn, const pc_queue *queue, pc_err *err)
 static int
 declare_binding(pc_amqp_conn *conn, const pc_queue *queue, pc_err *err)
 {
-    return pc_amqp_write_queue_bind(&conn->stream.out, PC_AMQP_CHANNEL, pc_slice_str(queue->name),
-                                    pc_slice_str(queue->exchange),
-                                    pc_slice_str(queue->routing_key == NULL ? "" : queue->routing_key),
-                                    queue->binding_arguments, err);
+    return pc_amqp_write_queue_bind(
+        &conn->stream.out, PC_AMQP_CHANNEL, pc_slice_str(queue->name),
+        pc_slice_str(queue->exchange),
+        pc_slice_str(queue->routing_key == NULL ? "" : queue->routing_key),
+        queue->binding_arguments, err);
 }
 
 int
 pc_amqp_declare(pc_amqp_conn *conn, const pc_queue *queue, pc_amqp_reply *done, void *ctx,
-                     unsigned *count, pc_err *err)
+                unsigned *count, pc_err *err)
 {
     bool bound = queue->exchange != NULL && queue->exchange[0] != '\0';
     size_t before = pc_buf_len(&conn->stream.out);
@@ -50,13 +51,13 @@ pc_amqp_declare(pc_amqp_conn *conn, const pc_queue *queue, pc_amqp_reply *done, 
     if (queue->no_declare) {
         return 0;
     }
-    if ((bound && declare_exchange(conn, queue, err) < 0) || declare_queue(conn, queue, err) < 0
-        || (bound && declare_binding(conn, queue, err) < 0)) {
+    if ((bound && declare_exchange(conn, queue, err) < 0) || declare_queue(conn, queue, err) < 0 ||
+        (bound && declare_binding(conn, queue, err) < 0)) {
         goto fail;
     }
-    if ((bound && pc_amqp_conn_want(conn, PC_AMQP_EXCHANGE_DECLARE_OK, done, ctx, err) < 0)
-        || pc_amqp_conn_want(conn, PC_AMQP_QUEUE_DECLARE_OK, done, ctx, err) < 0
-        || (bound && pc_amqp_conn_want(conn, PC_AMQP_QUEUE_BIND_OK, done, ctx, err) < 0)) {
+    if ((bound && pc_amqp_conn_want(conn, PC_AMQP_EXCHANGE_DECLARE_OK, done, ctx, err) < 0) ||
+        pc_amqp_conn_want(conn, PC_AMQP_QUEUE_DECLARE_OK, done, ctx, err) < 0 ||
+        (bound && pc_amqp_conn_want(conn, PC_AMQP_QUEUE_BIND_OK, done, ctx, err) < 0)) {
         goto fail;
     }
     *count = bound ? 3 : 1;

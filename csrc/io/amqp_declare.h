@@ -5,7 +5,8 @@
 
 #include "io/amqp_conn.h"
 
-/* Declares exchange, queue and binding as the queue says, pipelined; done() is called once per reply. *count receives their number. */
+/* Declares exchange, queue and binding as the queue says, pipelined; done() is called once per
+ * reply. *count receives their number. */
 int pc_amqp_declare(pc_amqp_conn *conn, const pc_queue *queue, pc_amqp_reply *done, void *ctx,
                     unsigned *count, pc_err *err);
 

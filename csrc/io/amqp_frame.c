@@ -18,14 +18,15 @@
 static int
 check_frame(int type, uint32_t size, uint32_t frame_max, pc_err *err)
 {
-    if (type != PC_AMQP_METHOD && type != PC_AMQP_HEADER && type != PC_AMQP_BODY
-        && type != PC_AMQP_HEARTBEAT) {
+    if (type != PC_AMQP_METHOD && type != PC_AMQP_HEADER && type != PC_AMQP_BODY &&
+        type != PC_AMQP_HEARTBEAT) {
         return pc_fail(err, PC_EPROTO,
-                       "the server sent a frame of unknown type %d: is this an AMQP 0-9-1 port?", type);
+                       "the server sent a frame of unknown type %d: is this an AMQP 0-9-1 port?",
+                       type);
     }
     if (size > frame_max - PC_AMQP_FRAME_EXTRA) {
-        return pc_fail(err, PC_EPROTO, "the server sent a frame of %u bytes, %u were agreed on", size,
-                       frame_max);
+        return pc_fail(err, PC_EPROTO, "the server sent a frame of %u bytes, %u were agreed on",
+                       size, frame_max);
     }
     return 0;
 }
@@ -66,7 +67,7 @@ pc_amqp_frame_start(char *to, int type, uint16_t channel, size_t size)
 int
 pc_amqp_write_heartbeat(pc_buf *out, pc_err *err)
 {
-    static const char frame[PC_AMQP_FRAME_EXTRA] = {PC_AMQP_HEARTBEAT, 0, 0, 0, 0, 0, 0,
+    static const char frame[PC_AMQP_FRAME_EXTRA] = {PC_AMQP_HEARTBEAT,      0, 0, 0, 0, 0, 0,
                                                     (char)PC_AMQP_FRAME_END};
     return pc_buf_put(out, frame, sizeof frame, err);
 }
@@ -80,7 +81,10 @@ typedef struct text_property {
     const char *name;
 } text_property;
 
-#define TEXT(flag, field) {flag, offsetof(pc_message, field), #field}
+#define TEXT(flag, field) \
+    { \
+        flag, offsetof(pc_message, field), #field \
+    }
 static const text_property before_headers[] = {
     TEXT(0x8000, content_type),
     TEXT(0x4000, content_encoding),
@@ -183,14 +187,15 @@ pc_amqp_header_read(pc_slice payload, pc_message *message, uint64_t *body_size, 
     read_texts(&in, before_timestamp, COUNT(before_timestamp), message);
     message->timestamp = read_timestamp(&in);
     read_texts(&in, after_timestamp, COUNT(after_timestamp), message);
-    return in.bad ? pc_fail(err, PC_EPROTO, "the server sent a content header that is cut short") : 0;
+    return in.bad ? pc_fail(err, PC_EPROTO, "the server sent a content header that is cut short")
+                  : 0;
 }
 
 /* ---- publishing ---- */
 
 static int
-put_texts(char **to, uint16_t *flags, const text_property *rows, size_t n, const pc_message *message,
-          pc_err *err)
+put_texts(char **to, uint16_t *flags, const text_property *rows, size_t n,
+          const pc_message *message, pc_err *err)
 {
     for (size_t i = 0; i < n; i++) {
         pc_slice value;
@@ -218,7 +223,8 @@ check_header(const pc_message *message, uint32_t frame_max, pc_err *err)
     }
     // 20 bytes: what the frame and the fixed fields of the header take
     if (message->headers_kind == PC_HEADERS_TABLE && message->headers.len > frame_max - 20) {
-        return pc_fail(err, PC_ELIMIT, "the message's headers have %zu bytes, the server takes frames of %u",
+        return pc_fail(err, PC_ELIMIT,
+                       "the message's headers have %zu bytes, the server takes frames of %u",
                        message->headers.len, frame_max);
     }
     return 0;
@@ -233,7 +239,8 @@ put_properties(char **to, uint16_t *flags, const pc_message *message, pc_err *er
     if (message->headers_kind == PC_HEADERS_TABLE) {
         *flags |= HAS_HEADERS;
         pc_set_u32(*to, (uint32_t)message->headers.len);
-        memcpy(*to + 4, message->headers.len == 0 ? "" : message->headers.ptr, message->headers.len);
+        memcpy(*to + 4, message->headers.len == 0 ? "" : message->headers.ptr,
+               message->headers.len);
         *to += 4 + message->headers.len;
     }
     if (message->delivery_mode != 0) {
@@ -256,13 +263,15 @@ put_properties(char **to, uint16_t *flags, const pc_message *message, pc_err *er
 }
 
 static int
-put_header(pc_buf *out, uint16_t channel, const pc_message *message, uint32_t frame_max, pc_err *err)
+put_header(pc_buf *out, uint16_t channel, const pc_message *message, uint32_t frame_max,
+           pc_err *err)
 {
     if (check_header(message, frame_max, err) < 0) {
         return -1;
     }
     size_t texts = COUNT(before_headers) + COUNT(before_timestamp) + COUNT(after_timestamp);
-    size_t room = PC_AMQP_FRAME_EXTRA + HEADER_FIXED + texts * (SHORT_MAX + 1) + message->headers.len + 16;
+    size_t room =
+        PC_AMQP_FRAME_EXTRA + HEADER_FIXED + texts * (SHORT_MAX + 1) + message->headers.len + 16;
     char *frame = pc_buf_reserve(out, room, err);
     if (frame == NULL) {
         return -1;
@@ -275,7 +284,8 @@ put_header(pc_buf *out, uint16_t channel, const pc_message *message, uint32_t fr
     }
     size_t size = (size_t)(to - fixed);
     if (size > frame_max - PC_AMQP_FRAME_EXTRA) {
-        return pc_fail(err, PC_ELIMIT, "the message's properties have %zu bytes, the server takes frames of %u",
+        return pc_fail(err, PC_ELIMIT,
+                       "the message's properties have %zu bytes, the server takes frames of %u",
                        size, frame_max);
     }
     pc_amqp_frame_start(frame, PC_AMQP_HEADER, channel, size);
@@ -312,9 +322,10 @@ pc_amqp_write_message(pc_buf *out, uint16_t channel, const pc_message *message, 
                       uint32_t frame_max, pc_err *err)
 {
     size_t before = pc_buf_len(out);
-    if (pc_amqp_write_publish(out, channel, message->exchange, message->routing_key, mandatory, err) < 0
-        || put_header(out, channel, message, frame_max, err) < 0
-        || put_body(out, channel, message->body, frame_max, err) < 0) {
+    if (pc_amqp_write_publish(out, channel, message->exchange, message->routing_key, mandatory,
+                              err) < 0 ||
+        put_header(out, channel, message, frame_max, err) < 0 ||
+        put_body(out, channel, message->body, frame_max, err) < 0) {
         out->end = out->start + before;
         return -1;
     }
@@ -366,7 +377,8 @@ pc_amqp_write_start_ok(pc_buf *out, pc_slice properties, pc_slice mechanism, pc_
     pc_slice locale = pc_slice_str("en_US");
     size_t size = 4 + 4 + properties.len + 1 + mechanism.len + 4 + response.len + 1 + locale.len;
     if (mechanism.len > SHORT_MAX || size > PC_AMQP_FRAME_MIN - PC_AMQP_FRAME_EXTRA) {
-        return pc_fail(err, PC_ELIMIT, "user name, password, login method or client name is too long");
+        return pc_fail(err, PC_ELIMIT,
+                       "user name, password, login method or client name is too long");
     }
     char *to = pc_buf_reserve(out, size + PC_AMQP_FRAME_EXTRA, err);
     if (to == NULL) {

@@ -13,7 +13,7 @@ typedef struct document {
 } document;
 
 typedef struct entry {
-    pc_link link;       // in inbox->unwatched
+    pc_link link;  // in inbox->unwatched
     bool watched;
     pc_link documents;  // oldest first
     size_t count;

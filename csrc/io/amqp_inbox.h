@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Documents received, by task id: the newest of each, and before it those that were not read yet. Of ids that nobody
- * watches the oldest are dropped beyond a limit. No locks, no I/O. */
+/* Documents received, by task id: the newest of each, and before it those that were not read yet.
+ * Of ids that nobody watches the oldest are dropped beyond a limit. No locks, no I/O. */
 #ifndef PC_IO_AMQP_INBOX_H
 #define PC_IO_AMQP_INBOX_H
 
@@ -12,7 +12,7 @@ typedef struct pc_amqp_inbox {
     pc_map ids;
     pc_link unwatched;  // oldest first
     size_t unwatched_len;
-    size_t limit;       // most unwatched ids
+    size_t limit;  // most unwatched ids
 } pc_amqp_inbox;
 
 void pc_amqp_inbox_init(pc_amqp_inbox *inbox, size_t limit);

@@ -72,9 +72,9 @@ on_ready(void *ctx)
     pc_amqp_link *link = ctx;
     pc_err err = {0};
     link->pause_ns = PAUSE_MIN;
-    if (link->confirms
-        && (pc_amqp_write_select(&link->conn.stream.out, PC_AMQP_CHANNEL, &err) < 0
-            || pc_amqp_conn_want(&link->conn, PC_AMQP_SELECT_OK, NULL, NULL, &err) < 0)) {
+    if (link->confirms &&
+        (pc_amqp_write_select(&link->conn.stream.out, PC_AMQP_CHANNEL, &err) < 0 ||
+         pc_amqp_conn_want(&link->conn, PC_AMQP_SELECT_OK, NULL, NULL, &err) < 0)) {
         break_down(link, &err);
         return;
     }
@@ -148,10 +148,11 @@ on_cancelled(void *ctx, pc_slice consumer_tag)
 }
 
 int
-pc_amqp_link_init(pc_amqp_link *link, pc_loop *loop, const pc_broker_config *config,
-                  bool confirms, const pc_amqp_link_hooks *hooks, const pc_log *log, pc_err *err)
+pc_amqp_link_init(pc_amqp_link *link, pc_loop *loop, const pc_broker_config *config, bool confirms,
+                  const pc_amqp_link_hooks *hooks, const pc_log *log, pc_err *err)
 {
-    *link = (pc_amqp_link){.loop = loop, .hooks = *hooks, .confirms = confirms, .pause_ns = PAUSE_MIN};
+    *link =
+        (pc_amqp_link){.loop = loop, .hooks = *hooks, .confirms = confirms, .pause_ns = PAUSE_MIN};
     pc_timer_init(&link->retry, on_retry, link);
     pc_amqp_window_init(&link->window, hooks->settled, hooks->ctx);
     pc_amqp_hooks mine = {
@@ -191,14 +192,15 @@ pc_amqp_link_takes(const pc_amqp_link *link)
 }
 
 int
-pc_amqp_link_put(pc_amqp_link *link, const pc_message *message, bool mandatory, void *cookie, pc_err *err)
+pc_amqp_link_put(pc_amqp_link *link, const pc_message *message, bool mandatory, void *cookie,
+                 pc_err *err)
 {
     uint32_t frame_max = link->conn.frame_max == 0 ? PC_AMQP_FRAME_MAX : link->conn.frame_max;
     if (link->confirms) {
         return pc_amqp_window_put(&link->window, message, mandatory, frame_max, cookie, err);
     }
-    return pc_amqp_write_message(&link->conn.stream.out, PC_AMQP_CHANNEL, message, mandatory, frame_max,
-                                 err);
+    return pc_amqp_write_message(&link->conn.stream.out, PC_AMQP_CHANNEL, message, mandatory,
+                                 frame_max, err);
 }
 
 void

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A connection that comes back, with a window of unconfirmed messages that are sent again when it does. It
- * connects when it is woken, tries again with growing pauses as long as the loop turns, opens a refused
- * channel again. Used by the producer and by both sides of the rpc store. */
+/* A connection that comes back, with a window of unconfirmed messages that are sent again when it
+ * does. It connects when it is woken, tries again with growing pauses as long as the loop turns,
+ * opens a refused channel again. Used by the producer and by both sides of the rpc store. */
 #ifndef PC_IO_AMQP_LINK_H
 #define PC_IO_AMQP_LINK_H
 
@@ -11,10 +11,12 @@
 #define PC_AMQP_OUT_HIGH (1024u * 1024)  // bytes waiting for the socket; above, nothing is added
 
 typedef struct pc_amqp_link_hooks {
-    /* Ready to send; unconfirmed messages are under way again already. Also after a refused channel. */
+    /* Ready to send; unconfirmed messages are under way again already. Also after a refused
+     * channel. */
     void (*up)(void *ctx);
     void (*down)(void *ctx, const pc_err *why);
-    /* The broker closed the channel over `culprit` (pc_amqp_id); up() follows. Awaited replies don't come. */
+    /* The broker closed the channel over `culprit` (pc_amqp_id); up() follows. Awaited replies
+     * don't come. */
     void (*refused)(void *ctx, uint32_t culprit, const pc_err *why);
     /* A message put is confirmed (why NULL) or will never be. */
     void (*settled)(void *ctx, void *cookie, const pc_err *why);
@@ -29,14 +31,14 @@ typedef struct pc_amqp_link {
     pc_amqp_conn conn;
     pc_amqp_window window;
     bool confirms;
-    bool resting;       // after a nack: nothing is sent until the timer
-    pc_err why_down;    // code 0: never was
-    unsigned downs;     // how often
+    bool resting;     // after a nack: nothing is sent until the timer
+    pc_err why_down;  // code 0: never was
+    unsigned downs;   // how often
     // --
     pc_loop *loop;
     pc_amqp_link_hooks hooks;
-    pc_timer retry;     // connect again, or end the rest
-    int64_t pause_ns;   // before the next attempt
+    pc_timer retry;    // connect again, or end the rest
+    int64_t pause_ns;  // before the next attempt
 } pc_amqp_link;
 
 /* Without `confirms` what is put is written and forgotten. */

@@ -89,8 +89,8 @@ pc_amqp_server_global_qos(const pc_amqp_server *server)
 static int
 put_text(pc_sink *sink, const char *key, const char *text, pc_err *err)
 {
-    return sink->ops->key(sink, pc_slice_str(key), err) < 0
-                   || sink->ops->string(sink, pc_slice_str(text), err) < 0
+    return sink->ops->key(sink, pc_slice_str(key), err) < 0 ||
+                   sink->ops->string(sink, pc_slice_str(text), err) < 0
                ? -1
                : 0;
 }
@@ -98,15 +98,16 @@ put_text(pc_sink *sink, const char *key, const char *text, pc_err *err)
 static int
 put_capabilities(pc_sink *sink, pc_err *err)
 {
-    static const char *const names[] = {"consumer_cancel_notify", "connection.blocked", "basic.nack",
-                                        "publisher_confirms", "authentication_failure_close"};
-    if (sink->ops->key(sink, pc_slice_str("capabilities"), err) < 0
-        || sink->ops->map_start(sink, err) < 0) {
+    static const char *const names[] = {"consumer_cancel_notify", "connection.blocked",
+                                        "basic.nack", "publisher_confirms",
+                                        "authentication_failure_close"};
+    if (sink->ops->key(sink, pc_slice_str("capabilities"), err) < 0 ||
+        sink->ops->map_start(sink, err) < 0) {
         return -1;
     }
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (sink->ops->key(sink, pc_slice_str(names[i]), err) < 0
-            || sink->ops->boolean(sink, 1, err) < 0) {
+        if (sink->ops->key(sink, pc_slice_str(names[i]), err) < 0 ||
+            sink->ops->boolean(sink, 1, err) < 0) {
             return -1;
         }
     }
@@ -119,12 +120,12 @@ put_properties(pc_buf *out, const pc_broker_config *config, pc_err *err)
     pc_table_out table;
     pc_table_out_init(&table, out);
     pc_sink *sink = &table.sink;
-    if (sink->ops->map_start(sink, err) < 0 || put_text(sink, "product", "pyceleryc", err) < 0
-        || put_text(sink, "platform", "C", err) < 0) {
+    if (sink->ops->map_start(sink, err) < 0 || put_text(sink, "product", "pyceleryc", err) < 0 ||
+        put_text(sink, "platform", "C", err) < 0) {
         return -1;
     }
-    if (config->client_name != NULL
-        && put_text(sink, "connection_name", config->client_name, err) < 0) {
+    if (config->client_name != NULL &&
+        put_text(sink, "connection_name", config->client_name, err) < 0) {
         return -1;
     }
     return put_capabilities(sink, err) < 0 ? -1 : sink->ops->map_end(sink, err);
@@ -139,8 +140,8 @@ text_of(const char *text, const char *otherwise)
 static int
 put_plain(pc_buf *out, pc_slice user, pc_slice password, pc_err *err)
 {
-    return pc_buf_put_u8(out, 0, err) < 0 || pc_buf_put_slice(out, user, err) < 0
-                   || pc_buf_put_u8(out, 0, err) < 0 || pc_buf_put_slice(out, password, err) < 0
+    return pc_buf_put_u8(out, 0, err) < 0 || pc_buf_put_slice(out, user, err) < 0 ||
+                   pc_buf_put_u8(out, 0, err) < 0 || pc_buf_put_slice(out, password, err) < 0
                ? -1
                : 0;
 }
@@ -151,12 +152,12 @@ put_amqplain(pc_buf *out, pc_slice user, pc_slice password, pc_err *err)
 {
     static const char login[] = "\5LOGINS";
     static const char secret[] = "\10PASSWORDS";
-    return pc_buf_put(out, login, sizeof login - 1, err) < 0
-                   || pc_buf_put_u32(out, (uint32_t)user.len, err) < 0
-                   || pc_buf_put_slice(out, user, err) < 0
-                   || pc_buf_put(out, secret, sizeof secret - 1, err) < 0
-                   || pc_buf_put_u32(out, (uint32_t)password.len, err) < 0
-                   || pc_buf_put_slice(out, password, err) < 0
+    return pc_buf_put(out, login, sizeof login - 1, err) < 0 ||
+                   pc_buf_put_u32(out, (uint32_t)user.len, err) < 0 ||
+                   pc_buf_put_slice(out, user, err) < 0 ||
+                   pc_buf_put(out, secret, sizeof secret - 1, err) < 0 ||
+                   pc_buf_put_u32(out, (uint32_t)password.len, err) < 0 ||
+                   pc_buf_put_slice(out, password, err) < 0
                ? -1
                : 0;
 }
@@ -199,17 +200,19 @@ pc_amqp_login_write(pc_buf *out, const pc_broker_config *config, pc_slice mechan
 {
     const char *method = config->login_method == NULL ? "PLAIN" : config->login_method;
     if (!is_offered(mechanisms, method)) {
-        return pc_fail(err, PC_EUNSUP, "the server does not offer login method %s, only %.*s", method,
-                       (int)(mechanisms.len < 100 ? mechanisms.len : 100), mechanisms.ptr);
+        return pc_fail(err, PC_EUNSUP, "the server does not offer login method %s, only %.*s",
+                       method, (int)(mechanisms.len < 100 ? mechanisms.len : 100), mechanisms.ptr);
     }
     pc_buf table;
     pc_buf response;
     pc_buf_init(&table);
     pc_buf_init(&response);
     int rc = -1;
-    if (put_properties(&table, config, err) == 0 && put_response(&response, config, method, err) == 0) {
+    if (put_properties(&table, config, err) == 0 &&
+        put_response(&response, config, method, err) == 0) {
         pc_slice content = pc_slice_of(pc_buf_ptr(&table) + 4, pc_buf_len(&table) - 4);
-        rc = pc_amqp_write_start_ok(out, content, pc_slice_str(method), pc_buf_slice(&response), err);
+        rc = pc_amqp_write_start_ok(out, content, pc_slice_str(method), pc_buf_slice(&response),
+                                    err);
     }
     pc_buf_fini(&response);
     pc_buf_fini(&table);

@@ -13,10 +13,12 @@ typedef struct pc_amqp_server {
 
 /* Reads the server's properties (a table without length). PC_EDATA, PC_ELIMIT. */
 int pc_amqp_server_read(pc_slice properties, pc_amqp_server *server, pc_err *err);
-/* basic.qos(global) means "for all consumers of the channel, changeable": RabbitMQ 3.3 up to 3.x. */
+/* basic.qos(global) means "for all consumers of the channel, changeable": RabbitMQ 3.3 up to 3.x.
+ */
 bool pc_amqp_server_global_qos(const pc_amqp_server *server);
 
-/* Appends connection.start-ok with credentials and capabilities. PC_EUNSUP: a login method that we or the server don't know. */
+/* Appends connection.start-ok with credentials and capabilities. PC_EUNSUP: a login method that we
+ * or the server don't know. */
 int pc_amqp_login_write(pc_buf *out, const pc_broker_config *config, pc_slice mechanisms,
                         pc_err *err);
 

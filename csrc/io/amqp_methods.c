@@ -27,13 +27,14 @@ describe_close(const pc_amqp_conn *conn, const pc_amqp_method *m, pc_err *err)
     if (conn->state == PC_AMQP_IN_LOGIN && m->code == REPLY_REFUSED) {
         pc_fail(err, PC_EAUTH, "%s: access refused for user '%s': check user name and password",
                 conn->name, pc_amqp_user_of(conn));
-    } else if (conn->state == PC_AMQP_IN_OPENING && (m->code == REPLY_NOT_ALLOWED || m->code == REPLY_REFUSED)) {
-        pc_fail(err, PC_EAUTH, "%s: virtual host '%s' cannot be used by user '%s': %.*s", conn->name,
-                conn->config->vhost == NULL ? "/" : conn->config->vhost, pc_amqp_user_of(conn), pc_amqp_clip(m->text),
-                m->text.ptr);
+    } else if (conn->state == PC_AMQP_IN_OPENING &&
+               (m->code == REPLY_NOT_ALLOWED || m->code == REPLY_REFUSED)) {
+        pc_fail(err, PC_EAUTH, "%s: virtual host '%s' cannot be used by user '%s': %.*s",
+                conn->name, conn->config->vhost == NULL ? "/" : conn->config->vhost,
+                pc_amqp_user_of(conn), pc_amqp_clip(m->text), m->text.ptr);
     } else {
-        pc_fail(err, PC_EIO, "%s: closed by the broker: %u %.*s", conn->name, m->code, pc_amqp_clip(m->text),
-                m->text.ptr);
+        pc_fail(err, PC_EIO, "%s: closed by the broker: %u %.*s", conn->name, m->code,
+                pc_amqp_clip(m->text), m->text.ptr);
     }
 }
 
@@ -54,8 +55,8 @@ on_close(pc_amqp_conn *conn, const pc_amqp_method *m, pc_err *err)
 static int
 on_start(pc_amqp_conn *conn, const pc_amqp_method *m, pc_err *err)
 {
-    if (pc_amqp_server_read(m->table, &conn->server, err) < 0
-        || pc_amqp_login_write(&conn->stream.out, conn->config, m->mechanisms, err) < 0) {
+    if (pc_amqp_server_read(m->table, &conn->server, err) < 0 ||
+        pc_amqp_login_write(&conn->stream.out, conn->config, m->mechanisms, err) < 0) {
         return -1;
     }
     conn->state = PC_AMQP_IN_LOGIN;
@@ -72,16 +73,17 @@ agree_heartbeat(const pc_amqp_conn *conn, uint16_t theirs)
 static int
 on_tune(pc_amqp_conn *conn, const pc_amqp_method *m, pc_err *err)
 {
-    uint32_t frame_max = m->frame_max == 0 || m->frame_max > PC_AMQP_FRAME_MAX ? PC_AMQP_FRAME_MAX
-                                                                               : m->frame_max;
+    uint32_t frame_max =
+        m->frame_max == 0 || m->frame_max > PC_AMQP_FRAME_MAX ? PC_AMQP_FRAME_MAX : m->frame_max;
     if (frame_max < PC_AMQP_FRAME_MIN) {
-        return pc_fail(err, PC_EPROTO, "the server wants frames of at most %u bytes, AMQP demands %u",
-                       frame_max, PC_AMQP_FRAME_MIN);
+        return pc_fail(err, PC_EPROTO,
+                       "the server wants frames of at most %u bytes, AMQP demands %u", frame_max,
+                       PC_AMQP_FRAME_MIN);
     }
     uint16_t heartbeat = agree_heartbeat(conn, m->heartbeat);
     pc_slice vhost = pc_slice_str(conn->config->vhost == NULL ? "/" : conn->config->vhost);
-    if (pc_amqp_write_tune_ok(&conn->stream.out, PC_AMQP_CHANNEL, frame_max, heartbeat, err) < 0
-        || pc_amqp_write_open(&conn->stream.out, vhost, err) < 0) {
+    if (pc_amqp_write_tune_ok(&conn->stream.out, PC_AMQP_CHANNEL, frame_max, heartbeat, err) < 0 ||
+        pc_amqp_write_open(&conn->stream.out, vhost, err) < 0) {
         return -1;
     }
     conn->frame_max = frame_max;
@@ -103,7 +105,8 @@ on_blocked(pc_amqp_conn *conn, const pc_amqp_method *m, pc_err *err)
 {
     (void)err;
     conn->blocked = m->id == PC_AMQP_BLOCKED;
-    size_t n = m->text.len < sizeof conn->blocked_why - 1 ? m->text.len : sizeof conn->blocked_why - 1;
+    size_t n =
+        m->text.len < sizeof conn->blocked_why - 1 ? m->text.len : sizeof conn->blocked_why - 1;
     memcpy(conn->blocked_why, n == 0 ? "" : m->text.ptr, n);
     conn->blocked_why[n] = '\0';
     if (conn->hooks.blocked != NULL) {
@@ -141,8 +144,8 @@ static int
 on_connection_method(pc_amqp_conn *conn, const pc_amqp_method *m, pc_err *err)
 {
     for (size_t i = 0; i < sizeof connection_methods / sizeof connection_methods[0]; i++) {
-        if (connection_methods[i].id == m->id && conn->state >= connection_methods[i].from
-            && conn->state <= connection_methods[i].to) {
+        if (connection_methods[i].id == m->id && conn->state >= connection_methods[i].from &&
+            conn->state <= connection_methods[i].to) {
             int rc = connection_methods[i].handle(conn, m, err);
             pc_stream_flush(&conn->stream);
             return rc;
@@ -216,9 +219,9 @@ on_channel_open_ok(pc_amqp_conn *conn, const pc_amqp_method *m, pc_err *err)
         conn->state = PC_AMQP_IN_READY;
         // No deadline any more; heartbeats from now on.
         pc_loop_clear_timer(conn->loop, &conn->timer);
-        if (conn->heartbeat_ns > 0
-            && pc_loop_set_timer(conn->loop, &conn->timer,
-                                 pc_mono_add(pc_mono_now(), conn->heartbeat_ns / 2), err) < 0) {
+        if (conn->heartbeat_ns > 0 &&
+            pc_loop_set_timer(conn->loop, &conn->timer,
+                              pc_mono_add(pc_mono_now(), conn->heartbeat_ns / 2), err) < 0) {
             return -1;
         }
         conn->hooks.ready(conn->hooks.ctx);
@@ -233,8 +236,7 @@ on_channel_method(pc_amqp_conn *conn, const pc_amqp_method *m, pc_err *err)
     switch (m->id) {
     case PC_AMQP_DELIVER:
     case PC_AMQP_GET_OK:
-    case PC_AMQP_RETURN:
-        return pc_amqp_content_method(&conn->content, m, err);
+    case PC_AMQP_RETURN: return pc_amqp_content_method(&conn->content, m, err);
     case PC_AMQP_ACK:
     case PC_AMQP_NACK:
         if (conn->hooks.confirm != NULL && !leaving) {
@@ -246,16 +248,12 @@ on_channel_method(pc_amqp_conn *conn, const pc_amqp_method *m, pc_err *err)
             conn->hooks.cancelled(conn->hooks.ctx, m->consumer_tag);
         }
         return 0;
-    case PC_AMQP_CHANNEL_OPEN_OK:
-        return on_channel_open_ok(conn, m, err);
-    case PC_AMQP_CHANNEL_FLOW:
-        return on_flow(conn, m, err);
-    case PC_AMQP_CHANNEL_CLOSE:
-        return on_channel_close(conn, m, err);
+    case PC_AMQP_CHANNEL_OPEN_OK: return on_channel_open_ok(conn, m, err);
+    case PC_AMQP_CHANNEL_FLOW: return on_flow(conn, m, err);
+    case PC_AMQP_CHANNEL_CLOSE: return on_channel_close(conn, m, err);
     case PC_AMQP_CHANNEL_CLOSE_OK:
         return conn->state == PC_AMQP_IN_LEAVING ? pc_amqp_send_close(conn, err) : 0;
-    default:
-        return leaving ? 0 : pc_amqp_on_reply(conn, m, NULL, err);
+    default: return leaving ? 0 : pc_amqp_on_reply(conn, m, NULL, err);
     }
 }
 
@@ -267,8 +265,8 @@ pc_amqp_on_method(pc_amqp_conn *conn, const pc_amqp_frame *frame, pc_err *err)
         return -1;
     }
     bool for_channel = (uint32_t)method.id >> 16 != (uint32_t)PC_AMQP_START >> 16;
-    if (for_channel != (frame->channel == PC_AMQP_CHANNEL)
-        || (for_channel && conn->state < PC_AMQP_IN_CHANNEL)) {
+    if (for_channel != (frame->channel == PC_AMQP_CHANNEL) ||
+        (for_channel && conn->state < PC_AMQP_IN_CHANNEL)) {
         return pc_fail(err, PC_EPROTO, "the server sent method 0x%08x on channel %u",
                        (unsigned)method.id, frame->channel);
     }

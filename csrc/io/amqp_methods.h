@@ -14,9 +14,9 @@ enum {
     PC_AMQP_IN_OPENING,     // open sent
     PC_AMQP_IN_CHANNEL,     // channel.open sent
     PC_AMQP_IN_READY,
-    PC_AMQP_IN_REFUSED,     // the server closed the channel
-    PC_AMQP_IN_LEAVING,     // channel.close sent
-    PC_AMQP_IN_CLOSING      // close sent
+    PC_AMQP_IN_REFUSED,  // the server closed the channel
+    PC_AMQP_IN_LEAVING,  // channel.close sent
+    PC_AMQP_IN_CLOSING   // close sent
 };
 
 /* Handles a method frame; may end the connection. */

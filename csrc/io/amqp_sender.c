@@ -53,9 +53,10 @@ on_returned(void *ctx, const pc_message *message, const pc_err *why)
 {
     pc_amqp_sender *s = ctx;
     s->returned++;
-    pc_log_write(s->log, PC_WARNING, "%s (exchange '%.*s', routing key '%.*s', %llu so far)", why->msg,
-                 (int)message->exchange.len, message->exchange.ptr, (int)message->routing_key.len,
-                 message->routing_key.ptr, (unsigned long long)s->returned);
+    pc_log_write(s->log, PC_WARNING, "%s (exchange '%.*s', routing key '%.*s', %llu so far)",
+                 why->msg, (int)message->exchange.len, message->exchange.ptr,
+                 (int)message->routing_key.len, message->routing_key.ptr,
+                 (unsigned long long)s->returned);
 }
 
 /* ---- waiting, with the lock held ---- */
@@ -83,8 +84,8 @@ static bool
 has_room(const pc_amqp_sender *s, size_t bytes)
 {
     const pc_amqp_window *w = &s->link.window;
-    return pc_buf_len(&s->link.conn.stream.out) < PC_AMQP_OUT_HIGH
-           && (w->open == 0 || (w->open < s->window && w->open_bytes + bytes <= WINDOW_BYTES));
+    return pc_buf_len(&s->link.conn.stream.out) < PC_AMQP_OUT_HIGH &&
+           (w->open == 0 || (w->open < s->window && w->open_bytes + bytes <= WINDOW_BYTES));
 }
 
 static int
@@ -113,8 +114,8 @@ static int
 is_calm(void *ctx)
 {
     const condition *c = ctx;
-    return pc_amqp_window_under_way(&c->s->link.window) == 0
-           || !pc_amqp_conn_is_ready(&c->s->link.conn);
+    return pc_amqp_window_under_way(&c->s->link.window) == 0 ||
+           !pc_amqp_conn_is_ready(&c->s->link.conn);
 }
 
 /* Says what the wait that timed out was for. */
@@ -208,9 +209,10 @@ push(pc_amqp_sender *s, pc_err *err)
 {
     pc_err why = {0};
     pc_amqp_link_send(&s->link);
-    if (pc_amqp_conn_is_ready(&s->link.conn) && pc_stream_flush_now(&s->link.conn.stream, &why) < 0
-        && s->confirm == 0) {
-        return pc_fail(err, why.code, "%s: the message may be lost: %s", s->link.conn.name, why.msg);
+    if (pc_amqp_conn_is_ready(&s->link.conn) &&
+        pc_stream_flush_now(&s->link.conn.stream, &why) < 0 && s->confirm == 0) {
+        return pc_fail(err, why.code, "%s: the message may be lost: %s", s->link.conn.name,
+                       why.msg);
     }
     return 0;
 }
@@ -332,9 +334,8 @@ pc_amqp_sender_init(pc_amqp_sender *s, const pc_broker_config *config,
         .ctx = s,
     };
     s->pump = pc_pump_new(err);
-    if (s->pump == NULL
-        || pc_amqp_link_init(&s->link, pc_pump_loop(s->pump), &quiet, s->confirm != 0, &mine, log, err)
-               < 0) {
+    if (s->pump == NULL || pc_amqp_link_init(&s->link, pc_pump_loop(s->pump), &quiet,
+                                             s->confirm != 0, &mine, log, err) < 0) {
         pc_amqp_sender_fini(s);
         return -1;
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Publishing for blocking threads: a link on a pump, and the waits for room, connection and confirms.
- * All functions are called with the pump's lock held (they sleep with it released). */
+/* Publishing for blocking threads: a link on a pump, and the waits for room, connection and
+ * confirms. All functions are called with the pump's lock held (they sleep with it released). */
 #ifndef PC_IO_AMQP_SENDER_H
 #define PC_IO_AMQP_SENDER_H
 
@@ -23,16 +23,16 @@ typedef struct pc_amqp_sender {
     pc_pump *pump;
     pc_amqp_link link;
     const pc_log *log;
-    int confirm;          // as in pc_broker_config
-    size_t window;        // most unconfirmed messages
-    uint64_t returned;    // mandatory messages that came back
-    bool has_refusal;     // a message was refused since the last flush
+    int confirm;        // as in pc_broker_config
+    size_t window;      // most unconfirmed messages
+    uint64_t returned;  // mandatory messages that came back
+    bool has_refusal;   // a message was refused since the last flush
     pc_err refusal;
     // --
     pc_amqp_sender_hooks hooks;
-    pc_link waiters;      // threads that wait for one confirm
-    uint64_t serial;      // of the last message
-    unsigned unpolled;    // publishes since the last poll
+    pc_link waiters;    // threads that wait for one confirm
+    uint64_t serial;    // of the last message
+    unsigned unpolled;  // publishes since the last poll
     pc_mono polled;
 } pc_amqp_sender;
 

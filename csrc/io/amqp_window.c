@@ -73,9 +73,9 @@ pc_amqp_window_put(pc_amqp_window *window, const pc_message *message, bool manda
                    uint32_t frame_max, void *cookie, pc_err *err)
 {
     size_t before = pc_buf_len(&window->frames);
-    if (make_room(window, err) < 0
-        || pc_amqp_write_message(&window->frames, PC_AMQP_CHANNEL, message, mandatory, frame_max, err)
-               < 0) {
+    if (make_room(window, err) < 0 ||
+        pc_amqp_write_message(&window->frames, PC_AMQP_CHANNEL, message, mandatory, frame_max,
+                              err) < 0) {
         return -1;
     }
     size_t len = pc_buf_len(&window->frames) - before;
@@ -86,7 +86,8 @@ pc_amqp_window_put(pc_amqp_window *window, const pc_message *message, bool manda
 }
 
 int
-pc_amqp_window_send(pc_amqp_window *window, pc_buf *out, size_t high, uint32_t frame_max, pc_err *err)
+pc_amqp_window_send(pc_amqp_window *window, pc_buf *out, size_t high, uint32_t frame_max,
+                    pc_err *err)
 {
     while (window->unsent < window->end && pc_buf_len(out) < high) {
         const pc_amqp_window_item *item = item_at(window, window->unsent);
@@ -150,8 +151,8 @@ move_back(pc_amqp_window *window, uint64_t number, pc_err *err)
         return -1;
     }
     pc_amqp_window_item item = *item_at(window, number);
-    if (pc_buf_reserve(&window->frames, item.len, err) == NULL
-        || pc_buf_put_slice(&window->frames, frames_of(window, &item), err) < 0) {
+    if (pc_buf_reserve(&window->frames, item.len, err) == NULL ||
+        pc_buf_put_slice(&window->frames, frames_of(window, &item), err) < 0) {
         return -1;
     }
     add(window, item.len, item.cookie);
@@ -168,8 +169,7 @@ pc_amqp_window_nack(pc_amqp_window *window, uint64_t tag, bool multiple, pc_err 
         last = sent - 1;
     }
     for (uint64_t n = multiple ? window->first : last; n <= last && n < sent; n++) {
-        if (n >= window->first && item_at(window, n)->len > 0
-            && move_back(window, n, err) < 0) {
+        if (n >= window->first && item_at(window, n)->len > 0 && move_back(window, n, err) < 0) {
             return -1;
         }
     }
@@ -212,7 +212,8 @@ void
 pc_amqp_window_cancel(pc_amqp_window *window, const void *cookie)
 {
     uint64_t n = window->first;
-    while (n < window->end && (item_at(window, n)->len == 0 || item_at(window, n)->cookie != cookie)) {
+    while (n < window->end &&
+           (item_at(window, n)->len == 0 || item_at(window, n)->cookie != cookie)) {
         n++;
     }
     if (n == window->end) {

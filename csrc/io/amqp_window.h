@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Published messages that the broker has not confirmed yet: their encoded frames in order, so that they
- * can be written again after a reconnect. No connection in here, only what was and is to be written.
+/* Published messages that the broker has not confirmed yet: their encoded frames in order, so that
+ * they can be written again after a reconnect. No connection in here, only what was and is to be
+ * written.
  *
- * A message of the window is unsent, sent, or settled (confirmed or refused) while an older one is not.
- * Messages are let go from the front, so settled() is called in the order of put(), except that a message
- * which the broker nacked goes to the end.
+ * A message of the window is unsent, sent, or settled (confirmed or refused) while an older one is
+ * not. Messages are let go from the front, so settled() is called in the order of put(), except
+ * that a message which the broker nacked goes to the end.
  *
- * When the broker closes the channel because of a publish, it does not say of which: the messages that were under
- * way then are sent again one by one ("careful"); the one that fails alone is at fault. */
+ * When the broker closes the channel because of a publish, it does not say of which: the messages
+ * that were under way then are sent again one by one ("careful"); the one that fails alone is at
+ * fault. */
 #ifndef PC_IO_AMQP_WINDOW_H
 #define PC_IO_AMQP_WINDOW_H
 
@@ -15,22 +17,22 @@
 #include "wire/message.h"
 
 typedef struct pc_amqp_window_item {
-    uint64_t at;   // of its frames, counted from the first byte ever put
-    size_t len;    // 0: settled
+    uint64_t at;  // of its frames, counted from the first byte ever put
+    size_t len;   // 0: settled
     void *cookie;
 } pc_amqp_window_item;
 
 typedef struct pc_amqp_window {
     pc_buf frames;
-    uint64_t frames_at;  // position of the first byte in `frames`
+    uint64_t frames_at;          // position of the first byte in `frames`
     pc_amqp_window_item *items;  // ring
-    size_t cap;          // power of two, or 0
-    uint64_t first;      // number of the oldest item
-    uint64_t unsent;     // number of the oldest item not sent on this channel
-    uint64_t end;        // number of the next item
-    uint64_t shift;      // number of an item that was sent - its delivery tag
-    uint64_t careful;    // items below are sent one by one
-    size_t open;         // items neither confirmed nor refused
+    size_t cap;                  // power of two, or 0
+    uint64_t first;              // number of the oldest item
+    uint64_t unsent;             // number of the oldest item not sent on this channel
+    uint64_t end;                // number of the next item
+    uint64_t shift;              // number of an item that was sent - its delivery tag
+    uint64_t careful;            // items below are sent one by one
+    size_t open;                 // items neither confirmed nor refused
     size_t open_bytes;
     /* why NULL: confirmed. `cookie` is as given to put(). */
     void (*settled)(void *ctx, void *cookie, const pc_err *why);
@@ -51,8 +53,8 @@ int pc_amqp_window_send(pc_amqp_window *window, pc_buf *out, size_t high, uint32
 void pc_amqp_window_ack(pc_amqp_window *window, uint64_t tag, bool multiple);
 /* The broker would not take it now: to the end of the queue, unsent. */
 int pc_amqp_window_nack(pc_amqp_window *window, uint64_t tag, bool multiple, pc_err *err);
-/* A new channel: all are unsent, tags start at 1. `refusal` (or NULL) is why the broker closed the last one
- * over a publish. True when that settled the culprit. */
+/* A new channel: all are unsent, tags start at 1. `refusal` (or NULL) is why the broker closed the
+ * last one over a publish. True when that settled the culprit. */
 bool pc_amqp_window_restart(pc_amqp_window *window, const pc_err *refusal);
 /* Takes back the message put with this cookie, without a callback; it is not sent (again). */
 void pc_amqp_window_cancel(pc_amqp_window *window, const void *cookie);

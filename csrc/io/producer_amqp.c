@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* DESIGN. Any thread may call; everything happens with the pump's lock held, which is released only while
- * somebody sleeps (see pump.h). There is no thread of our own: confirms are taken in, and a lost connection is made
- * again, while somebody is inside a call. Between calls nothing moves, so heartbeats are not asked for;
- * the kernel (keep-alive, TCP_USER_TIMEOUT) finds dead peers instead.
+/* DESIGN. Any thread may call; everything happens with the pump's lock held, which is released only
+ * while somebody sleeps (see pump.h). There is no thread of our own: confirms are taken in, and a
+ * lost connection is made again, while somebody is inside a call. Between calls nothing moves, so
+ * heartbeats are not asked for; the kernel (keep-alive, TCP_USER_TIMEOUT) finds dead peers instead.
  *
- * confirm 1: publish() returns when the message is in the window and on its way. What the broker refuses
- * afterwards is logged, counted and reported by the next flush(). Large bodies wait for their confirm, since they
- * are what a broker refuses. Messages that are mandatory and come back are logged, counted and dropped.
- * One rpc (declare, size, …) is under way at a time; its replies that come after its deadline are skipped. Since
- * a refused one closes the channel, it waits until what is under way is confirmed: nothing is sent twice over a wrong name. */
+ * confirm 1: publish() returns when the message is in the window and on its way. What the broker
+ * refuses afterwards is logged, counted and reported by the next flush(). Large bodies wait for
+ * their confirm, since they are what a broker refuses. Messages that are mandatory and come back
+ * are logged, counted and dropped. One rpc (declare, size, …) is under way at a time; its replies
+ * that come after its deadline are skipped. Since a refused one closes the channel, it waits until
+ * what is under way is confirmed: nothing is sent twice over a wrong name. */
 #include "base/map.h"
 #include "base/mem.h"
 #include "io/amqp_declare.h"
@@ -17,9 +18,9 @@
 
 /* The rpc under way; on its caller's stack. */
 typedef struct rpc {
-    unsigned pending;     // replies to come
+    unsigned pending;  // replies to come
     bool failed;
-    bool lost;            // no answer, but the connection's end
+    bool lost;  // no answer, but the connection's end
     pc_err err;
     uint64_t messages;
     uint64_t consumers;
@@ -32,9 +33,9 @@ typedef struct rpc {
 typedef struct producer {
     pc_producer base;
     pc_amqp_sender sender;
-    rpc *rpc;             // NULL: none
-    unsigned abandoned;   // replies to skip
-    pc_map declared;      // on this connection: keys are their own values
+    rpc *rpc;            // NULL: none
+    unsigned abandoned;  // replies to skip
+    pc_map declared;     // on this connection: keys are their own values
 } producer;
 
 static producer *
@@ -139,7 +140,6 @@ is_rpc_done(void *ctx)
     return ((const rpc *)ctx)->pending == 0;
 }
 
-
 /* Writes the methods of an rpc; sets pending to the number of replies. `what` is its argument. */
 typedef int rpc_write(producer *p, rpc *call, const void *what, pc_err *err);
 
@@ -204,9 +204,9 @@ static int
 attempt(producer *p, rpc *call, rpc_write *write, const void *what, pc_mono deadline, pc_err *err)
 {
     *call = (rpc){.message = call->message, .memory = call->memory};
-    if (pc_amqp_sender_poll(&p->sender, err) < 0
-        || pc_amqp_sender_connect(&p->sender, deadline, err) < 0
-        || pc_amqp_sender_calm(&p->sender, deadline, err) < 0) {
+    if (pc_amqp_sender_poll(&p->sender, err) < 0 ||
+        pc_amqp_sender_connect(&p->sender, deadline, err) < 0 ||
+        pc_amqp_sender_calm(&p->sender, deadline, err) < 0) {
         return -1;
     }
     if (!pc_amqp_conn_is_ready(&p->sender.link.conn)) {
@@ -220,7 +220,8 @@ attempt(producer *p, rpc *call, rpc_write *write, const void *what, pc_mono dead
     pc_err why = {0};
     if (pc_pump_wait(p->sender.pump, is_rpc_done, call, deadline, NULL, &why) < 0) {
         p->abandoned += call->pending;
-        return pc_fail(err, why.code, "%s: no answer from the broker: %s", p->sender.link.conn.name, why.msg);
+        return pc_fail(err, why.code, "%s: no answer from the broker: %s", p->sender.link.conn.name,
+                       why.msg);
     }
     return call->failed ? pc_fail(err, call->err.code, "%s", call->err.msg) : 0;
 }
@@ -319,14 +320,15 @@ static int
 write_size(producer *p, rpc *call, const void *what, pc_err *err)
 {
     pc_amqp_queue queue = {.name = pc_slice_str(what), .passive = true};
-    return pc_amqp_write_queue_declare(&p->sender.link.conn.stream.out, PC_AMQP_CHANNEL, &queue, err) < 0
+    return pc_amqp_write_queue_declare(&p->sender.link.conn.stream.out, PC_AMQP_CHANNEL, &queue,
+                                       err) < 0
                ? -1
                : want(p, call, PC_AMQP_QUEUE_DECLARE_OK, err);
 }
 
 static int
-size(pc_producer *base, const char *queue, uint64_t *messages, uint64_t *consumers, pc_mono deadline,
-     pc_err *err)
+size(pc_producer *base, const char *queue, uint64_t *messages, uint64_t *consumers,
+     pc_mono deadline, pc_err *err)
 {
     rpc call = {0};
     int rc = locked_rpc(base, &call, write_size, queue, deadline, err);
@@ -338,7 +340,8 @@ size(pc_producer *base, const char *queue, uint64_t *messages, uint64_t *consume
 static int
 write_purge(producer *p, rpc *call, const void *what, pc_err *err)
 {
-    return pc_amqp_write_queue_purge(&p->sender.link.conn.stream.out, PC_AMQP_CHANNEL, pc_slice_str(what), err) < 0
+    return pc_amqp_write_queue_purge(&p->sender.link.conn.stream.out, PC_AMQP_CHANNEL,
+                                     pc_slice_str(what), err) < 0
                ? -1
                : want(p, call, PC_AMQP_QUEUE_PURGE_OK, err);
 }
@@ -356,7 +359,8 @@ static int
 write_remove(producer *p, rpc *call, const void *what, pc_err *err)
 {
     forget_declared(p);
-    return pc_amqp_write_queue_delete(&p->sender.link.conn.stream.out, PC_AMQP_CHANNEL, pc_slice_str(what), err) < 0
+    return pc_amqp_write_queue_delete(&p->sender.link.conn.stream.out, PC_AMQP_CHANNEL,
+                                      pc_slice_str(what), err) < 0
                ? -1
                : want(p, call, PC_AMQP_QUEUE_DELETE_OK, err);
 }
@@ -371,7 +375,8 @@ remove_queue(pc_producer *base, const char *queue, pc_mono deadline, pc_err *err
 static int
 write_get(producer *p, rpc *call, const void *what, pc_err *err)
 {
-    return pc_amqp_write_get(&p->sender.link.conn.stream.out, PC_AMQP_CHANNEL, pc_slice_str(what), false, err) < 0
+    return pc_amqp_write_get(&p->sender.link.conn.stream.out, PC_AMQP_CHANNEL, pc_slice_str(what),
+                             false, err) < 0
                ? -1
                : want(p, call, PC_AMQP_GET_OK, err);
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* DESIGN. A program's side of the rpc store: consumes its own reply queue without acks, keeps what came in an
- * inbox. Threads: as in producer_amqp.c, a pump and no thread of our own.
+/* DESIGN. A program's side of the rpc store: consumes its own reply queue without acks, keeps what
+ * came in an inbox. Threads: as in producer_amqp.c, a pump and no thread of our own.
  *
- * The queue must exist before a task is sent, or its result is dropped by the broker. So the first watch() waits for
- * the queue, at most the connect timeout; while it cannot be had, later ones don't wait. The queue is
- * auto-delete, as Celery's: what is sent while we are not connected is lost. */
+ * The queue must exist before a task is sent, or its result is dropped by the broker. So the first
+ * watch() waits for the queue, at most the connect timeout; while it cannot be had, later ones
+ * don't wait. The queue is auto-delete, as Celery's: what is sent while we are not connected is
+ * lost. */
 #include "base/mem.h"
 #include "io/amqp_declare.h"
 #include "io/amqp_inbox.h"
@@ -23,13 +24,13 @@ typedef struct results {
     pc_amqp_sender sender;
     pc_amqp_inbox inbox;
     char *queue;
-    pc_buf arguments;     // of the queue: a table with its length
+    pc_buf arguments;  // of the queue: a table with its length
     bool persistent;
     double set_up_seconds;
     bool consuming;
-    bool has_refusal;     // the queue cannot be had; not tried again by itself
+    bool has_refusal;  // the queue cannot be had; not tried again by itself
     pc_err refusal;
-    pc_mono failed;       // when set_up last failed
+    pc_mono failed;  // when set_up last failed
 } results;
 
 static results *
@@ -56,13 +57,14 @@ set_up(results *r, pc_err *err)
         .name = r->queue,
         .durable = true,
         .auto_delete = true,
-        .queue_arguments = pc_slice_of(pc_buf_ptr(&r->arguments) + 4, pc_buf_len(&r->arguments) - 4),
+        .queue_arguments =
+            pc_slice_of(pc_buf_ptr(&r->arguments) + 4, pc_buf_len(&r->arguments) - 4),
     };
     unsigned count = 0;
-    return pc_amqp_declare(conn, &queue, NULL, NULL, &count, err) < 0
-                   || pc_amqp_write_consume(&conn->stream.out, PC_AMQP_CHANNEL, pc_slice_str(r->queue),
-                                            pc_slice_str(CONSUMER), true, (pc_slice){0}, err) < 0
-                   || pc_amqp_conn_want(conn, PC_AMQP_CONSUME_OK, on_consuming, r, err) < 0
+    return pc_amqp_declare(conn, &queue, NULL, NULL, &count, err) < 0 ||
+                   pc_amqp_write_consume(&conn->stream.out, PC_AMQP_CHANNEL, pc_slice_str(r->queue),
+                                         pc_slice_str(CONSUMER), true, (pc_slice){0}, err) < 0 ||
+                   pc_amqp_conn_want(conn, PC_AMQP_CONSUME_OK, on_consuming, r, err) < 0
                ? -1
                : 0;
 }
@@ -72,7 +74,8 @@ refuse(results *r, const pc_err *why)
 {
     r->has_refusal = true;
     r->refusal = *why;
-    pc_log_write(r->base.log, PC_ERROR, "Result queue %s cannot be consumed: %s", r->queue, why->msg);
+    pc_log_write(r->base.log, PC_ERROR, "Result queue %s cannot be consumed: %s", r->queue,
+                 why->msg);
 }
 
 static void
@@ -195,7 +198,8 @@ wait_set_up(results *r, pc_mono deadline, pc_err *err)
     }
     r->failed = pc_mono_now();
     if (rc < 0 && r->sender.link.why_down.code == PC_OK) {
-        return pc_fail(err, why.code, "%s: no reply queue yet: %s", r->sender.link.conn.name, why.msg);
+        return pc_fail(err, why.code, "%s: no reply queue yet: %s", r->sender.link.conn.name,
+                       why.msg);
     }
     return explain(r, err);
 }
@@ -213,9 +217,8 @@ make_arguments(results *r, double expires, pc_err *err)
     if (sink->ops->map_start(sink, err) < 0) {
         return -1;
     }
-    if (expires > 0
-        && (sink->ops->key(sink, pc_slice_str("x-expires"), err) < 0
-            || sink->ops->integer(sink, (int64_t)(expires * 1000), err) < 0)) {
+    if (expires > 0 && (sink->ops->key(sink, pc_slice_str("x-expires"), err) < 0 ||
+                        sink->ops->integer(sink, (int64_t)(expires * 1000), err) < 0)) {
         return -1;
     }
     return sink->ops->map_end(sink, err);
@@ -236,8 +239,8 @@ create(const pc_store_config *config, const pc_log *log, pc_err *err)
     }
     r->base = (pc_results){&pc_results_rpc, log};
     r->persistent = config->persistent;
-    r->set_up_seconds = config->broker->connect_timeout > 0 ? config->broker->connect_timeout
-                                                            : SET_UP_SECONDS;
+    r->set_up_seconds =
+        config->broker->connect_timeout > 0 ? config->broker->connect_timeout : SET_UP_SECONDS;
     r->failed = (pc_mono){INT64_MIN / 2};
     pc_amqp_inbox_init(&r->inbox, UNWATCHED_MAX);
     pc_buf_init(&r->arguments);
@@ -249,8 +252,8 @@ create(const pc_store_config *config, const pc_log *log, pc_err *err)
         pc_fail_nomem(err);
         goto fail;
     }
-    if (make_arguments(r, config->expires, err) < 0
-        || pc_amqp_sender_init(&r->sender, &broker, &hooks, log, err) < 0) {
+    if (make_arguments(r, config->expires, err) < 0 ||
+        pc_amqp_sender_init(&r->sender, &broker, &hooks, log, err) < 0) {
         goto fail;
     }
     return &r->base;
@@ -317,9 +320,9 @@ wait_locked(results *r, pc_slice id, pc_buf *out, pc_mono deadline, bool *eintr,
     if (pc_amqp_inbox_watch(&r->inbox, id, err) < 0) {
         return -1;
     }
-    if (!pc_amqp_inbox_has_unread(&r->inbox, id)
-        && (start(r, err) < 0
-            || pc_pump_wait(r->sender.pump, has_news, &c, deadline, eintr, err) < 0)) {
+    if (!pc_amqp_inbox_has_unread(&r->inbox, id) &&
+        (start(r, err) < 0 ||
+         pc_pump_wait(r->sender.pump, has_news, &c, deadline, eintr, err) < 0)) {
         return -1;
     }
     return pc_amqp_inbox_has_unread(&r->inbox, id) ? pc_amqp_inbox_read(&r->inbox, id, out, err)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Consuming from an AMQP broker. Tags of deliveries carry the number of their connection in the high 16
- * bits, so that what is settled after a reconnect is recognised and ignored. */
+/* Consuming from an AMQP broker. Tags of deliveries carry the number of their connection in the
+ * high 16 bits, so that what is settled after a reconnect is recognised and ignored. */
 #include <stdio.h>
 
 #include "base/list.h"
@@ -31,14 +31,14 @@ typedef struct source {
     pc_amqp_conn conn;
     pc_amqp_acks acks;
     pc_link consumers;
-    unsigned serial;        // for consumer tags
-    uint64_t epoch;         // of the tags, 16 bits
+    unsigned serial;  // for consumer tags
+    uint64_t epoch;   // of the tags, 16 bits
     unsigned prefetch;
     bool prefetch_changed;
-    bool no_global_qos;     // the server refused it once
+    bool no_global_qos;  // the server refused it once
     bool paused;
     bool is_up;
-    unsigned awaited;       // replies until up()
+    unsigned awaited;  // replies until up()
     pc_defer flush;
 } source;
 
@@ -210,8 +210,8 @@ write_qos(source *src, pc_err *err)
     unsigned count = src->prefetch > QOS_MAX ? QOS_MAX : src->prefetch;
     src->prefetch_changed = false;
     if (pc_amqp_write_qos(&src->conn.stream.out, PC_AMQP_CHANNEL, (uint16_t)count,
-                          src->base.global_qos, err) < 0
-        || pc_amqp_conn_want(&src->conn, PC_AMQP_QOS_OK, on_set_up, src, err) < 0) {
+                          src->base.global_qos, err) < 0 ||
+        pc_amqp_conn_want(&src->conn, PC_AMQP_QOS_OK, on_set_up, src, err) < 0) {
         return -1;
     }
     src->awaited++;
@@ -222,11 +222,11 @@ static int
 write_consumer(source *src, consumer *c, pc_err *err)
 {
     unsigned declared = 0;
-    if (pc_amqp_declare(&src->conn, c->queue, on_set_up, src, &declared, err) < 0
-        || pc_amqp_write_consume(&src->conn.stream.out, PC_AMQP_CHANNEL,
-                                 pc_slice_str(c->queue->name), pc_slice_of(c->tag, c->tag_len),
-                                 c->queue->no_ack, c->queue->consumer_arguments, err) < 0
-        || pc_amqp_conn_want(&src->conn, PC_AMQP_CONSUME_OK, on_set_up, src, err) < 0) {
+    if (pc_amqp_declare(&src->conn, c->queue, on_set_up, src, &declared, err) < 0 ||
+        pc_amqp_write_consume(&src->conn.stream.out, PC_AMQP_CHANNEL, pc_slice_str(c->queue->name),
+                              pc_slice_of(c->tag, c->tag_len), c->queue->no_ack,
+                              c->queue->consumer_arguments, err) < 0 ||
+        pc_amqp_conn_want(&src->conn, PC_AMQP_CONSUME_OK, on_set_up, src, err) < 0) {
         return -1;
     }
     src->awaited += declared + 1;
@@ -308,8 +308,10 @@ on_message(void *ctx, const pc_message *message, pc_slice consumer_tag)
     if (c == NULL) {
         return;  // of no consumer of ours
     }
-    if ((src->paused || c->leaving) && !no_ack) {  // was under way when the consumer went: back with it
-        if (pc_amqp_acks_settle(&src->acks, message->tag, PC_REQUEUE, &src->conn.stream.out, &err) < 0) {
+    if ((src->paused || c->leaving) &&
+        !no_ack) {  // was under way when the consumer went: back with it
+        if (pc_amqp_acks_settle(&src->acks, message->tag, PC_REQUEUE, &src->conn.stream.out, &err) <
+            0) {
             give_up(src, &err);
             return;
         }
@@ -376,8 +378,8 @@ settle(pc_source *base, uint64_t tag, pc_settle how, pc_err *err)
 static void destroy(pc_source *base);
 
 static pc_source *
-create(const pc_broker_config *config, pc_loop *loop, const pc_source_hooks *hooks, const pc_log *log,
-       pc_err *err)
+create(const pc_broker_config *config, pc_loop *loop, const pc_source_hooks *hooks,
+       const pc_log *log, pc_err *err)
 {
     source *src = pc_zalloc(sizeof *src);
     if (src == NULL) {
@@ -445,9 +447,9 @@ write_cancel(source *src, const consumer *c, pc_err *err)
     if (!pc_amqp_conn_is_ready(&src->conn)) {
         return 0;
     }
-    if (pc_amqp_write_cancel(&src->conn.stream.out, PC_AMQP_CHANNEL, pc_slice_of(c->tag, c->tag_len), err)
-            < 0
-        || pc_amqp_conn_want(&src->conn, PC_AMQP_CANCEL_OK, on_cancel_ok, src, err) < 0) {
+    if (pc_amqp_write_cancel(&src->conn.stream.out, PC_AMQP_CHANNEL,
+                             pc_slice_of(c->tag, c->tag_len), err) < 0 ||
+        pc_amqp_conn_want(&src->conn, PC_AMQP_CANCEL_OK, on_cancel_ok, src, err) < 0) {
         return -1;
     }
     pc_stream_flush(&src->conn.stream);

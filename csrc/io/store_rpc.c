@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The worker's side of the rpc store: each document is one confirmed message to the client's reply
- * queue, on a connection of its own (an alarm of the broker must not hold up acks). A client that has gone has no queue:
- * the broker drops the message and confirms it. */
+ * queue, on a connection of its own (an alarm of the broker must not hold up acks). A client that
+ * has gone has no queue: the broker drops the message and confirms it. */
 #include "base/list.h"
 #include "base/mem.h"
 #include "io/amqp_link.h"
@@ -21,10 +21,10 @@ typedef struct store {
     pc_store base;
     pc_loop *loop;
     pc_amqp_link link;
-    pc_link entries;   // in order of put()
+    pc_link entries;  // in order of put()
     size_t pending;
     bool persistent;
-    pc_defer report;   // for documents that nobody wants
+    pc_defer report;  // for documents that nobody wants
 } store;
 
 static store *

@@ -23,8 +23,10 @@ dial(const char *host, int port)
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && inet_pton(AF_INET, strcmp(host, "localhost") == 0 ? "127.0.0.1" : host, &to.sin_addr) == 1
-        && connect(fd, (struct sockaddr *)&to, sizeof to) == 0) {
+    if (fd >= 0 &&
+        inet_pton(AF_INET, strcmp(host, "localhost") == 0 ? "127.0.0.1" : host, &to.sin_addr) ==
+            1 &&
+        connect(fd, (struct sockaddr *)&to, sizeof to) == 0) {
         return fd;
     }
     close(fd);
@@ -36,8 +38,8 @@ amqp_config(void)
 {
     const char *url = getenv("PYCELERYC_TEST_AMQP");
     url = url == NULL || *url == '\0' ? "amqp://guest:guest@127.0.0.1:5672" : url;
-    int n = sscanf(url, "amqp://%99[^:]:%99[^@]@%99[^:]:%9[0-9]", url_parts[0], url_parts[1], url_parts[2],
-                   url_parts[3]);
+    int n = sscanf(url, "amqp://%99[^:]:%99[^@]@%99[^:]:%9[0-9]", url_parts[0], url_parts[1],
+                   url_parts[2], url_parts[3]);
     PC_ASSERT(n == 4, "PYCELERYC_TEST_AMQP must be amqp://user:password@host:port, is %s", url);
     int fd = dial(url_parts[2], atoi(url_parts[3]));
     PC_ASSERT(fd >= 0, "these tests need a RabbitMQ at %s (PYCELERYC_TEST_AMQP)", url);
@@ -314,8 +316,8 @@ relay_turn(amqp_relay *relay)
     }
     for (int i = 0; i < RELAY_PAIRS; i++) {
         pair *p = &relay->pairs[i];
-        if ((fds[2 + 2 * i].revents != 0 && !copy(p->client, p->broker))
-            || (fds[3 + 2 * i].revents != 0 && !copy(p->broker, p->client))) {
+        if ((fds[2 + 2 * i].revents != 0 && !copy(p->client, p->broker)) ||
+            (fds[3 + 2 * i].revents != 0 && !copy(p->broker, p->client))) {
             close_pair(p);
         }
     }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What the tests against a real AMQP broker share: where it is, a consumer that counts, a TCP relay that can be
- * cut or frozen between client and broker. */
+/* What the tests against a real AMQP broker share: where it is, a consumer that counts, a TCP relay
+ * that can be cut or frozen between client and broker. */
 #ifndef PC_TESTS_AMQP_FIXTURE_H
 #define PC_TESTS_AMQP_FIXTURE_H
 
 #include "io/broker.h"
 
-/* From PYCELERYC_TEST_AMQP (amqp://user:password@host:port), else the local default; fails the test when nothing listens. */
+/* From PYCELERYC_TEST_AMQP (amqp://user:password@host:port), else the local default; fails the test
+ * when nothing listens. */
 pc_broker_config amqp_config(void);
 pc_mono in_seconds(double seconds);
 
@@ -28,13 +29,13 @@ typedef struct amqp_sink {
     pc_err why;
     char cancelled[128];
     // what to do with each message
-    bool hold;            // keep tags, settle later
+    bool hold;  // keep tags, settle later
     pc_settle how;
     uint64_t tags[20000];
     int held;
     int count;
     int redelivered;
-    size_t body_len;      // of the last message
+    size_t body_len;  // of the last message
     uint32_t body_sum;
     void (*see)(struct amqp_sink *sink, const pc_message *message);
     void *see_ctx;
@@ -61,7 +62,8 @@ void amqp_relay_freeze(amqp_relay *relay, bool up, bool down);
 void amqp_relay_inject(amqp_relay *relay, const char *bytes, size_t len);
 void amqp_relay_stop(amqp_relay *relay);
 
-/* --- a server that takes one connection, says `greeting`, waits for an answer beyond the protocol header, hangs up --- */
+/* --- a server that takes one connection, says `greeting`, waits for an answer beyond the protocol
+ * header, hangs up --- */
 typedef struct amqp_canned amqp_canned;
 amqp_canned *amqp_canned_start(const char *greeting, size_t len, int *port);
 void amqp_canned_stop(amqp_canned *canned);

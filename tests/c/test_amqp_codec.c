@@ -62,7 +62,8 @@ test_amqp_codec_writes_tables_behind_their_method(void)
         .arguments = BYTES("\1aI\0\0\0\7"),
     };
     PC_ASSERT_INT(pc_amqp_write_queue_declare(&out, 1, &queue, NULL), 0);
-    expect_bytes(&out, BYTES("before\1\0\1\0\0\0\x14\0\x32\0\x0a\0\0\1q\2\0\0\0\7\1aI\0\0\0\7\xce"));
+    expect_bytes(&out,
+                 BYTES("before\1\0\1\0\0\0\x14\0\x32\0\x0a\0\0\1q\2\0\0\0\7\1aI\0\0\0\7\xce"));
     pc_buf_fini(&out);
 }
 
@@ -82,9 +83,10 @@ test_amqp_codec_writes_a_golden_message(void)
     message.headers = BYTES("\1at\1");
     message.body = pc_slice_str("hi");
     PC_ASSERT_INT(pc_amqp_write_message(&out, 1, &message, true, 4096, NULL), 0);
-    expect_bytes(&out, BYTES("\1\0\1\0\0\0\x0a\0\x3c\0\x28\0\0\0\1q\1\xce"
-                             "\2\0\1\0\0\0\x1c\0\x3c\0\0\0\0\0\0\0\0\0\2\xb8\0\3a/b\0\0\0\4\1at\1\2\0\xce"
-                             "\3\0\1\0\0\0\2hi\xce"));
+    expect_bytes(&out,
+                 BYTES("\1\0\1\0\0\0\x0a\0\x3c\0\x28\0\0\0\1q\1\xce"
+                       "\2\0\1\0\0\0\x1c\0\x3c\0\0\0\0\0\0\0\0\0\2\xb8\0\3a/b\0\0\0\4\1at\1\2\0\xce"
+                       "\3\0\1\0\0\0\2hi\xce"));
     pc_buf_fini(&out);
 }
 
@@ -192,11 +194,11 @@ test_amqp_codec_splits_only_whole_and_sane_frames(void)
     PC_ASSERT_INT(frame.channel, 1);
     PC_ASSERT_INT(frame.payload.len, 4);
     static const char *const bad[] = {
-        "\4\0\1\0\0\0\4\0\x3c\0\x48\xce",          // type
-        "\1\0\1\0\0\0\4\0\x3c\0\x48\xcd",          // end
-        "\1\0\1\0\0\x0f\xf9\0\x3c\0\x48\xce",      // larger than agreed on
+        "\4\0\1\0\0\0\4\0\x3c\0\x48\xce",      // type
+        "\1\0\1\0\0\0\4\0\x3c\0\x48\xcd",      // end
+        "\1\0\1\0\0\x0f\xf9\0\x3c\0\x48\xce",  // larger than agreed on
         "\1\0\1\xff\xff\xff\xff\0\x3c\0\x48\xce",
-        "AMQP\0\0\x09\1\0\0\0\0",                  // another protocol version's answer
+        "AMQP\0\0\x09\1\0\0\0\0",  // another protocol version's answer
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         PC_ASSERT_INT(pc_amqp_frame_split(pc_slice_of(bad[i], 12), 4096, &frame, &err), -1);
@@ -218,15 +220,18 @@ test_amqp_codec_reads_methods(void)
     PC_ASSERT_INT(m.tag, 257);
     PC_ASSERT(m.redelivered && pc_slice_is(m.consumer_tag, "pc1") && pc_slice_is(m.exchange, "ex"));
     PC_ASSERT(pc_slice_is(m.routing_key, "rk"));
-    PC_ASSERT_INT(pc_amqp_method_read(codec, BYTES("\0\x14\0\x28\1\x94\2no\0\x3c\0\x28"), &m, NULL), 0);
+    PC_ASSERT_INT(pc_amqp_method_read(codec, BYTES("\0\x14\0\x28\1\x94\2no\0\x3c\0\x28"), &m, NULL),
+                  0);
     PC_ASSERT_INT(m.code, 404);
     PC_ASSERT(pc_slice_is(m.text, "no"));
     PC_ASSERT_INT(m.culprit, PC_AMQP_PUBLISH);
     PC_ASSERT_INT(pc_amqp_method_read(codec, BYTES("\0\x3c\0\x78\0\0\0\0\0\0\0\5\1"), &m, NULL), 0);
     PC_ASSERT_INT(m.id, PC_AMQP_NACK);
     PC_ASSERT(m.multiple && m.tag == 5);
-    PC_ASSERT_INT(pc_amqp_method_read(codec, BYTES("\0\x0a\0\x0a\0\x09\0\0\0\4\1at\1\0\0\0\5PLAIN\0\0\0\5en_US"),
-                                      &m, NULL), 0);
+    PC_ASSERT_INT(
+        pc_amqp_method_read(
+            codec, BYTES("\0\x0a\0\x0a\0\x09\0\0\0\4\1at\1\0\0\0\5PLAIN\0\0\0\5en_US"), &m, NULL),
+        0);
     PC_ASSERT_INT(m.table.len, 4);
     PC_ASSERT(pc_slice_is(m.mechanisms, "PLAIN"));
     pc_amqp_codec_free(codec);
@@ -303,10 +308,13 @@ test_amqp_codec_content_headers_round_trip_and_are_checked(void)
     pc_message_init(&m);
     PC_ASSERT_INT(pc_amqp_header_read(header, &m, &size, &err), 0);
     PC_ASSERT_INT(size, 4);
-    PC_ASSERT(pc_slice_is(m.content_type, "application/json") && pc_slice_is(m.content_encoding, "utf-8"));
+    PC_ASSERT(pc_slice_is(m.content_type, "application/json") &&
+              pc_slice_is(m.content_encoding, "utf-8"));
     PC_ASSERT(pc_slice_is(m.correlation_id, "c") && m.reply_to.ptr != NULL && m.reply_to.len == 0);
-    PC_ASSERT(pc_slice_is(m.expiration, "1") && pc_slice_is(m.message_id, "m") && pc_slice_is(m.type, "t"));
-    PC_ASSERT(pc_slice_is(m.user_id, "u") && pc_slice_is(m.app_id, "a") && pc_slice_is(m.cluster_id, "k"));
+    PC_ASSERT(pc_slice_is(m.expiration, "1") && pc_slice_is(m.message_id, "m") &&
+              pc_slice_is(m.type, "t"));
+    PC_ASSERT(pc_slice_is(m.user_id, "u") && pc_slice_is(m.app_id, "a") &&
+              pc_slice_is(m.cluster_id, "k"));
     PC_ASSERT(m.timestamp == 5 && m.delivery_mode == 1 && m.priority == 9);
     PC_ASSERT(m.headers_kind == PC_HEADERS_TABLE && m.headers.len == 4);
     for (size_t n = 0; n < header.len; n++) {
@@ -441,7 +449,9 @@ test_amqp_server_versions_decide_about_global_qos(void)
         sink->ops->key(sink, pc_slice_str("version"), NULL);
         sink->ops->string(sink, pc_slice_str(rows[i].version), NULL);
         sink->ops->map_end(sink, NULL);
-        PC_ASSERT_INT(pc_amqp_server_read(pc_slice_of(pc_buf_ptr(&out) + 4, pc_buf_len(&out) - 4), &server, NULL), 0);
+        PC_ASSERT_INT(pc_amqp_server_read(pc_slice_of(pc_buf_ptr(&out) + 4, pc_buf_len(&out) - 4),
+                                          &server, NULL),
+                      0);
         PC_ASSERT_INT(server.version_major, rows[i].major);
         PC_ASSERT_INT(server.version_minor, rows[i].minor);
         PC_ASSERT_INT(pc_amqp_server_global_qos(&server), rows[i].global);
@@ -466,12 +476,13 @@ read_all(pc_amqp_codec *codec, pc_amqp_content *content, pc_slice input)
     pc_amqp_method method;
     int64_t used = 0;
     while ((used = pc_amqp_frame_split(input, 4096, &frame, NULL)) > 0) {
-        if (frame.type == PC_AMQP_METHOD && pc_amqp_method_read(codec, frame.payload, &method, NULL) == 0) {
+        if (frame.type == PC_AMQP_METHOD &&
+            pc_amqp_method_read(codec, frame.payload, &method, NULL) == 0) {
             (void)pc_amqp_content_method(content, &method, NULL);
         } else if (frame.type == PC_AMQP_HEADER) {
             (void)pc_amqp_content_header(content, frame.payload, NULL);
-        } else if (frame.type == PC_AMQP_BODY
-                   && pc_amqp_content_body(content, frame.payload, NULL) == 1) {
+        } else if (frame.type == PC_AMQP_BODY &&
+                   pc_amqp_content_body(content, frame.payload, NULL) == 1) {
             pc_amqp_content_reset(content);
         }
         input = pc_slice_of(input.ptr + used, input.len - (size_t)used);
@@ -489,7 +500,8 @@ test_amqp_codec_survives_damaged_streams(void)
     uint32_t state = 1;
     pc_amqp_content_init(&content);
     pc_buf_init(&out);
-    pc_buf_put_slice(&out, BYTES("\1\0\1\0\0\0\x17\0\x3c\0\x3c\3pc1\0\0\0\0\0\0\1\1\1\2ex\2rk\xce"), NULL);
+    pc_buf_put_slice(&out, BYTES("\1\0\1\0\0\0\x17\0\x3c\0\x3c\3pc1\0\0\0\0\0\0\1\1\1\2ex\2rk\xce"),
+                     NULL);
     size_t method_len = pc_buf_len(&out);
     write_full(&out);
     for (int round = 0; round < 20000; round++) {
@@ -499,7 +511,8 @@ test_amqp_codec_survives_damaged_streams(void)
         for (uint32_t n = next_random(&state) % 4 + 1; n > 0; n--) {
             copy[next_random(&state) % len] = (char)next_random(&state);
         }
-        read_all(codec, &content, pc_slice_of(copy, len - next_random(&state) % (len - method_len)));
+        read_all(codec, &content,
+                 pc_slice_of(copy, len - next_random(&state) % (len - method_len)));
         pc_free(copy);
     }
     pc_buf_fini(&out);

@@ -13,7 +13,7 @@ typedef struct rig {
     pc_broker_config config;   // straight
     pc_broker_config through;  // by the relay
     amqp_relay *relay;
-    pc_producer *producer;     // by the relay
+    pc_producer *producer;  // by the relay
     pc_producer *direct;
     char queue[64];
 } rig;
@@ -46,7 +46,8 @@ static int
 publish(pc_producer *producer, const char *queue, const char *body, double seconds, pc_err *err)
 {
     pc_message message = amqp_message(queue, body, strlen(body));
-    return producer->ops->publish(producer, &message, false, (pc_wall){0}, false, in_seconds(seconds), err);
+    return producer->ops->publish(producer, &message, false, (pc_wall){0}, false,
+                                  in_seconds(seconds), err);
 }
 
 static void
@@ -97,8 +98,8 @@ test_amqp_publish_with_each_kind_of_confirm(void)
     }
 }
 
-/* The broker's answers stay in the relay: the messages are there, but nobody knows. After the cut they are
- * sent again, so each is there twice, in order. */
+/* The broker's answers stay in the relay: the messages are there, but nobody knows. After the cut
+ * they are sent again, so each is there twice, in order. */
 void
 test_amqp_unconfirmed_messages_are_sent_again_after_a_cut(void)
 {
@@ -242,7 +243,8 @@ test_amqp_without_a_broker_publish_fails_at_its_deadline_or_at_once(void)
     producer->ops->destroy(producer);
 }
 
-/* An expiration that is no number makes RabbitMQ close the channel: only that message is refused. */
+/* An expiration that is no number makes RabbitMQ close the channel: only that message is refused.
+ */
 void
 test_amqp_a_poisonous_message_is_refused_and_the_others_arrive(void)
 {
@@ -252,7 +254,8 @@ test_amqp_a_poisonous_message_is_refused_and_the_others_arrive(void)
     must_publish(&r, 50);
     pc_message poison = amqp_message(r.queue, "x", 1);
     poison.expiration = pc_slice_str("soon");
-    int rc = r.producer->ops->publish(r.producer, &poison, false, (pc_wall){0}, false, in_seconds(5), &err);
+    int rc = r.producer->ops->publish(r.producer, &poison, false, (pc_wall){0}, false,
+                                      in_seconds(5), &err);
     PC_ASSERT(rc == 0, "%s", err.msg);
     must_publish(&r, 50);
     PC_ASSERT_INT(r.producer->ops->flush(r.producer, in_seconds(10), &err), -1);
@@ -270,9 +273,11 @@ test_amqp_a_refused_message_fails_its_own_publish_when_confirms_are_awaited(void
     rig_init(&r, 2, 0);
     pc_message poison = amqp_message(r.queue, "x", 1);
     poison.exchange = pc_slice_str("no-such-exchange");
-    int rc = r.producer->ops->publish(r.producer, &poison, false, (pc_wall){0}, false, in_seconds(5), &err);
+    int rc = r.producer->ops->publish(r.producer, &poison, false, (pc_wall){0}, false,
+                                      in_seconds(5), &err);
     PC_ASSERT_INT(rc, -1);
-    PC_ASSERT(err.code == PC_ENOTFOUND && strstr(err.msg, "no-such-exchange") != NULL, "%s", err.msg);
+    PC_ASSERT(err.code == PC_ENOTFOUND && strstr(err.msg, "no-such-exchange") != NULL, "%s",
+              err.msg);
     must_publish(&r, 3);
     PC_ASSERT_INT(size_of(&r), 3);
     rig_fini(&r);
@@ -290,14 +295,16 @@ test_amqp_nacked_messages_are_sent_until_there_is_room(void)
     // x-max-length 1, x-overflow reject-publish
     static const char args[] = "\14x-max-lengthI\0\0\0\1\12x-overflowS\0\0\0\16reject-publish";
     small.queue_arguments = pc_slice_of(args, sizeof args - 1);
-    PC_ASSERT(r.producer->ops->declare(r.producer, &small, in_seconds(5), &err) == 0, "%s", err.msg);
+    PC_ASSERT(r.producer->ops->declare(r.producer, &small, in_seconds(5), &err) == 0, "%s",
+              err.msg);
     PC_ASSERT_INT(publish(r.producer, name, "1", 5, &err), 0);
     must_flush(&r);
     PC_ASSERT_INT(publish(r.producer, name, "2", 5, &err), 0);
     PC_ASSERT_INT(r.producer->ops->flush(r.producer, in_seconds(0.4), &err), -1);
     PC_ASSERT_INT(r.producer->ops->unconfirmed(r.producer), 1);
     uint64_t purged = 0;
-    PC_ASSERT(r.direct->ops->purge(r.direct, name, &purged, in_seconds(5), &err) == 0, "%s", err.msg);
+    PC_ASSERT(r.direct->ops->purge(r.direct, name, &purged, in_seconds(5), &err) == 0, "%s",
+              err.msg);
     PC_ASSERT_INT(purged, 1);
     must_flush(&r);
     PC_ASSERT_INT(r.producer->ops->remove(r.producer, name, in_seconds(5), &err), 0);
@@ -311,7 +318,8 @@ test_amqp_mandatory_messages_without_a_queue_come_back(void)
     pc_err err = {0};
     rig_init(&r, 1, 0);
     pc_message message = amqp_message("no-such-queue", "x", 1);
-    int rc = r.producer->ops->publish(r.producer, &message, true, (pc_wall){0}, false, in_seconds(5), &err);
+    int rc = r.producer->ops->publish(r.producer, &message, true, (pc_wall){0}, false,
+                                      in_seconds(5), &err);
     PC_ASSERT_INT(rc, 0);
     must_flush(&r);
     rig_fini(&r);
@@ -338,7 +346,8 @@ test_amqp_a_blocked_connection_is_back_pressure(void)
     rig_fini(&r);
 }
 
-/* The connection is cut again and again, in mid-frame too; every message must arrive at least once. */
+/* The connection is cut again and again, in mid-frame too; every message must arrive at least once.
+ */
 static void *
 cut_often(void *arg)
 {
@@ -359,7 +368,8 @@ drain(rig *r, int *seen, int n)
     bool found = true;
     pc_buf_init(&memory);
     while (found) {
-        int rc = r->direct->ops->get(r->direct, r->queue, &found, &message, &memory, in_seconds(5), &err);
+        int rc = r->direct->ops->get(r->direct, r->queue, &found, &message, &memory, in_seconds(5),
+                                     &err);
         PC_ASSERT(rc == 0, "%s", err.msg);
         int id = 0;
         for (size_t i = 0; found && i < message.body.len; i++) {
@@ -405,8 +415,8 @@ test_amqp_a_forked_child_leaves_the_parents_connection_alone(void)
         r.producer->ops->abandon(r.producer);
         r.producer->ops->destroy(r.producer);
         pc_producer *own = pc_producer_amqp.create(&r.config, NULL, &err);
-        bool sent = own != NULL && publish(own, r.queue, "child", 5, &err) == 0
-                    && own->ops->close(own, in_seconds(5), &err) == 0;
+        bool sent = own != NULL && publish(own, r.queue, "child", 5, &err) == 0 &&
+                    own->ops->close(own, in_seconds(5), &err) == 0;
         _exit(sent ? 0 : 1);
     }
     PC_ASSERT_INT(waitpid(pid, &status, 0), pid);
@@ -448,23 +458,31 @@ test_amqp_size_purge_get_and_remove(void)
     rig_init(&r, 1, 0);
     must_publish(&r, 5);
     PC_ASSERT_INT(r.producer->ops->size(r.producer, "no-such-queue", &messages, &consumers,
-                                        in_seconds(5), &err), -1);
+                                        in_seconds(5), &err),
+                  -1);
     PC_ASSERT(err.code == PC_ENOTFOUND && strstr(err.msg, "no-such-queue") != NULL, "%s", err.msg);
-    PC_ASSERT_INT(r.producer->ops->size(r.producer, r.queue, &messages, &consumers, in_seconds(5), &err), 0);
+    PC_ASSERT_INT(
+        r.producer->ops->size(r.producer, r.queue, &messages, &consumers, in_seconds(5), &err), 0);
     PC_ASSERT_INT(messages, 5);
     PC_ASSERT_INT(consumers, 0);
     pc_message message;
     pc_buf memory;
     pc_buf_init(&memory);
     bool found = false;
-    PC_ASSERT_INT(r.producer->ops->get(r.producer, r.queue, &found, &message, &memory, in_seconds(5), &err), 0);
+    PC_ASSERT_INT(
+        r.producer->ops->get(r.producer, r.queue, &found, &message, &memory, in_seconds(5), &err),
+        0);
     PC_ASSERT(found && pc_slice_is(message.body, "0"));
     PC_ASSERT_INT(r.producer->ops->purge(r.producer, r.queue, &messages, in_seconds(5), &err), 0);
     PC_ASSERT_INT(messages, 4);
-    PC_ASSERT_INT(r.producer->ops->get(r.producer, r.queue, &found, &message, &memory, in_seconds(5), &err), 0);
+    PC_ASSERT_INT(
+        r.producer->ops->get(r.producer, r.queue, &found, &message, &memory, in_seconds(5), &err),
+        0);
     PC_ASSERT(!found);
     PC_ASSERT_INT(r.producer->ops->remove(r.producer, r.queue, in_seconds(5), &err), 0);
-    PC_ASSERT_INT(r.producer->ops->get(r.producer, r.queue, &found, &message, &memory, in_seconds(5), &err), -1);
+    PC_ASSERT_INT(
+        r.producer->ops->get(r.producer, r.queue, &found, &message, &memory, in_seconds(5), &err),
+        -1);
     PC_ASSERT_INT(err.code, PC_ENOTFOUND);
     pc_buf_fini(&memory);
     rig_fini(&r);
@@ -481,12 +499,15 @@ test_amqp_an_answer_that_comes_too_late_is_skipped(void)
     must_publish(&r, 3);
     must_flush(&r);
     amqp_relay_freeze(r.relay, false, true);
-    PC_ASSERT_INT(r.producer->ops->size(r.producer, r.queue, &messages, &consumers, in_seconds(0.2), &err), -1);
+    PC_ASSERT_INT(
+        r.producer->ops->size(r.producer, r.queue, &messages, &consumers, in_seconds(0.2), &err),
+        -1);
     PC_ASSERT(err.code == PC_ETIMEOUT, "%s", err.msg);
     amqp_relay_freeze(r.relay, false, false);
     PC_ASSERT_INT(r.producer->ops->purge(r.producer, r.queue, &messages, in_seconds(5), &err), 0);
     PC_ASSERT_INT(messages, 3);
-    PC_ASSERT_INT(r.producer->ops->size(r.producer, r.queue, &messages, &consumers, in_seconds(5), &err), 0);
+    PC_ASSERT_INT(
+        r.producer->ops->size(r.producer, r.queue, &messages, &consumers, in_seconds(5), &err), 0);
     PC_ASSERT_INT(messages, 0);
     rig_fini(&r);
 }

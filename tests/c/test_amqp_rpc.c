@@ -82,7 +82,8 @@ static pc_results *
 open_results(const pc_broker_config *broker, const char *queue)
 {
     pc_err err = {0};
-    pc_store_config config = {.scheme = "rpc", .broker = broker, .reply_queue = queue, .expires = 60};
+    pc_store_config config = {
+        .scheme = "rpc", .broker = broker, .reply_queue = queue, .expires = 60};
     pc_results *results = pc_results_rpc.create(&config, NULL, &err);
     PC_ASSERT(results != NULL, "%s", err.msg);
     return results;
@@ -97,7 +98,8 @@ expect_next(pc_results *results, const char *id, const char *document)
     pc_buf_init(&out);
     int rc = results->ops->wait(results, pc_slice_str(id), &out, in_seconds(5), &eintr, &err);
     PC_ASSERT(rc == 0, "%s", err.msg);
-    PC_ASSERT(pc_slice_is(pc_buf_slice(&out), document), "%.*s", (int)pc_buf_len(&out), pc_buf_ptr(&out));
+    PC_ASSERT(pc_slice_is(pc_buf_slice(&out), document), "%.*s", (int)pc_buf_len(&out),
+              pc_buf_ptr(&out));
     pc_buf_fini(&out);
 }
 
@@ -160,7 +162,8 @@ test_amqp_rpc_wait_ends_at_its_deadline(void)
     amqp_queue_name(queue, "pc-reply");
     pc_results *results = open_results(&broker, queue);
     pc_buf_init(&out);
-    PC_ASSERT_INT(results->ops->wait(results, pc_slice_str("t"), &out, in_seconds(0.2), &eintr, &err), -1);
+    PC_ASSERT_INT(
+        results->ops->wait(results, pc_slice_str("t"), &out, in_seconds(0.2), &eintr, &err), -1);
     PC_ASSERT_INT(err.code, PC_ETIMEOUT);
     PC_ASSERT(!eintr);
     pc_buf_fini(&out);
@@ -254,7 +257,8 @@ test_amqp_rpc_without_a_broker(void)
     pc_results *results = open_results(&broker, "pc-reply-nowhere");
     pc_buf_init(&out);
     PC_ASSERT_INT(results->ops->watch(results, pc_slice_str("t"), &err), 0);
-    PC_ASSERT_INT(results->ops->wait(results, pc_slice_str("t"), &out, in_seconds(0.3), &eintr, &err), -1);
+    PC_ASSERT_INT(
+        results->ops->wait(results, pc_slice_str("t"), &out, in_seconds(0.3), &eintr, &err), -1);
     PC_ASSERT_INT(err.code, PC_ETIMEOUT);
     pc_buf_fini(&out);
     results->ops->destroy(results);
@@ -268,7 +272,8 @@ test_amqp_inbox_is_bounded(void)
     pc_amqp_inbox_init(&inbox, 100);
     for (int i = 0; i < 1000; i++) {
         int len = snprintf(id, sizeof id, "%d", i);
-        PC_ASSERT_INT(pc_amqp_inbox_put(&inbox, pc_slice_of(id, (size_t)len), pc_slice_str("x"), NULL), 0);
+        PC_ASSERT_INT(
+            pc_amqp_inbox_put(&inbox, pc_slice_of(id, (size_t)len), pc_slice_str("x"), NULL), 0);
     }
     PC_ASSERT_INT(inbox.ids.len, 100);
     PC_ASSERT(pc_amqp_inbox_peek(&inbox, pc_slice_str("899")).ptr == NULL);

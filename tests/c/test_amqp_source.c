@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Consuming from a real RabbitMQ. */
 #include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
 
 #include "amqp_fixture.h"
 #include "base/mem.h"
 #include "harness.h"
-#include "wire/table.h"
 
 static void
 publish_n(pc_producer *producer, const char *queue, int n)
@@ -18,7 +15,8 @@ publish_n(pc_producer *producer, const char *queue, int n)
         char body[32];
         int len = snprintf(body, sizeof body, "%d", i);
         pc_message message = amqp_message(queue, body, (size_t)len);
-        int rc = producer->ops->publish(producer, &message, false, never, false, in_seconds(5), &err);
+        int rc =
+            producer->ops->publish(producer, &message, false, never, false, in_seconds(5), &err);
         PC_ASSERT(rc == 0, "message %d: %s", i, err.msg);
     }
     PC_ASSERT(producer->ops->flush(producer, in_seconds(5), &err) == 0, "%s", err.msg);
@@ -81,7 +79,8 @@ static void
 settle_at(amqp_sink *sink, int i, pc_settle how)
 {
     pc_err err = {0};
-    PC_ASSERT(sink->source->ops->settle(sink->source, sink->tags[i], how, &err) == 0, "%s", err.msg);
+    PC_ASSERT(sink->source->ops->settle(sink->source, sink->tags[i], how, &err) == 0, "%s",
+              err.msg);
 }
 
 /* Even ones first, then odd ones backwards: prefixes, gaps, single acks. */
@@ -303,7 +302,8 @@ test_amqp_a_declaration_that_differs_brings_the_source_down(void)
     amqp_producer_end(producer, queue);
 }
 
-/* Queues answer basic.consume in their own time: the replies don't keep the order of the questions. */
+/* Queues answer basic.consume in their own time: the replies don't keep the order of the questions.
+ */
 void
 test_amqp_many_queues_are_consumed_at_once(void)
 {
@@ -346,7 +346,8 @@ send_body(pc_producer *producer, const char *queue, size_t len, uint32_t *sum)
     }
     *sum = amqp_sum(body, len);
     pc_message message = amqp_message(queue, body, len);
-    int rc = producer->ops->publish(producer, &message, false, (pc_wall){0}, false, in_seconds(10), &err);
+    int rc = producer->ops->publish(producer, &message, false, (pc_wall){0}, false, in_seconds(10),
+                                    &err);
     PC_ASSERT(rc == 0, "%s", err.msg);
     PC_ASSERT(producer->ops->flush(producer, in_seconds(10), &err) == 0, "%s", err.msg);
     pc_free(body);
@@ -355,8 +356,14 @@ send_body(pc_producer *producer, const char *queue, size_t len, uint32_t *sum)
 void
 test_amqp_bodies_of_all_sizes(void)
 {
-    static const size_t sizes[] = {101,           131072 - 9,       131072 - 8,      131072 - 7,
-                                   2 * (131072 - 8), 3 * (131072 - 8) + 1, 5 * 1000 * 1000, 0};
+    static const size_t sizes[] = {101,
+                                   131072 - 9,
+                                   131072 - 8,
+                                   131072 - 7,
+                                   2 * (131072 - 8),
+                                   3 * (131072 - 8) + 1,
+                                   5 * 1000 * 1000,
+                                   0};
     pc_broker_config config = amqp_config();
     char queue[64];
     amqp_queue_name(queue, "pc-test");
@@ -419,129 +426,15 @@ test_amqp_properties_and_headers_arrive_as_sent(void)
     message.headers = pc_slice_of("\4taskS\0\0\0\3add\7retriesI\0\0\0\1", 26);
     sink->see = compare_properties;
     sink->see_ctx = &message;
-    PC_ASSERT_INT(producer->ops->publish(producer, &message, false, (pc_wall){0}, false, in_seconds(5), &err), 0);
+    PC_ASSERT_INT(
+        producer->ops->publish(producer, &message, false, (pc_wall){0}, false, in_seconds(5), &err),
+        0);
     amqp_turn_until(sink->loop, &sink->count, 1);
     amqp_sink_end(sink);
     amqp_producer_end(producer, queue);
 }
 
-/* ---- refusals ---- */
-
-static void
-expect_down(const pc_broker_config *config, pc_code code, const char *text)
-{
-    pc_err err = {0};
-    amqp_sink *sink = amqp_sink_new(config);
-    if (sink->source->ops->connect(sink->source, &err) == 0) {
-        amqp_turn_until(sink->loop, &sink->downs, 1);
-        err = sink->why;
-    }
-    PC_ASSERT_INT(sink->ups, 0);
-    PC_ASSERT(err.code == code, "%s: %s", pc_code_name(err.code), err.msg);
-    PC_ASSERT(strstr(err.msg, text) != NULL, "%s", err.msg);
-    PC_ASSERT(strstr(err.msg, "se/cret") == NULL, "%s", err.msg);
-    amqp_sink_end(sink);
-}
-
-void
-test_amqp_login_is_refused_with_telling_errors(void)
-{
-    pc_broker_config config = amqp_config();
-    config.password = "se/cret";
-    expect_down(&config, PC_EAUTH, "access refused for user 'guest'");
-    config.login_method = "AMQPLAIN";
-    expect_down(&config, PC_EAUTH, "access refused for user 'guest'");
-    config.login_method = "EXTERNAL";
-    expect_down(&config, PC_EUNSUP, "EXTERNAL");
-    config = amqp_config();
-    config.vhost = "no-such-vhost";
-    expect_down(&config, PC_EAUTH, "'no-such-vhost'");
-    config.vhost = "/";
-    config.port = 1;
-    expect_down(&config, PC_EIO, "127.0.0.1:1");
-}
-
-void
-test_amqp_amqplain_logs_in(void)
-{
-    pc_broker_config config = amqp_config();
-    config.login_method = "AMQPLAIN";
-    amqp_sink *sink = amqp_sink_new(&config);
-    amqp_sink_start(sink, NULL, 0);
-    amqp_sink_end(sink);
-}
-
-/* A peer that goes silent is given up after two heartbeats. */
-void
-test_amqp_heartbeats_keep_and_end_a_connection(void)
-{
-    pc_broker_config config = amqp_config();
-    pc_broker_config through = config;
-    amqp_relay *relay = amqp_relay_start(&config, &through.port);
-    through.heartbeat = 1;
-    amqp_sink *sink = amqp_sink_new(&through);
-    amqp_sink_start(sink, NULL, 0);
-    amqp_turn_for(sink->loop, 4.0);
-    PC_ASSERT(sink->downs == 0, "%s", sink->why.msg);
-    amqp_relay_freeze(relay, false, true);
-    amqp_turn_for(sink->loop, 3.5);
-    PC_ASSERT_INT(sink->downs, 1);
-    PC_ASSERT(strstr(sink->why.msg, "sign of life") != NULL, "%s", sink->why.msg);
-    amqp_sink_end(sink);
-    amqp_relay_stop(relay);
-}
-
-static void
-expect_canned(const char *greeting, size_t len, pc_code code, const char *text)
-{
-    pc_broker_config config = amqp_config();
-    config.connect_timeout = 1;
-    amqp_canned *canned = amqp_canned_start(greeting, len, &config.port);
-    expect_down(&config, code, text);
-    amqp_canned_stop(canned);
-}
-
-void
-test_amqp_strange_servers_are_described(void)
-{
-    static const char start[] = "\1\0\0\0\0\0\x20\0\x0a\0\x0a\0\x09\0\0\0\4\1at\1\0\0\0\5PLAIN\0\0\0\5en_US\xce";
-    static const char deep[] = "\1\0\0\0\0\0\x12\0\x0a\0\x0a\0\x09\0\0\0\4\1aF\xff\0\0\0\0\xce";
-    expect_canned(start, sizeof start - 1, PC_EIO, "probably wrong user name or password");
-    expect_canned("AMQP\0\0\x09\0", 8, PC_EPROTO, "AMQP 0-9-1");
-    expect_canned("-ERR hello\r\n", 12, PC_EPROTO, "AMQP 0-9-1");
-    expect_canned(deep, sizeof deep - 1, PC_EDATA, "127.0.0.1");
-    expect_canned("", 0, PC_ETIMEOUT, "login");
-}
-
-/* What a broken or hostile server may send while all is well. */
-void
-test_amqp_frames_out_of_turn_end_the_connection(void)
-{
-    static const struct {
-        const char *bytes;
-        size_t len;
-    } bad[] = {
-        {"\2\0\1\0\0\0\x0e\0\x3c\0\0\0\0\0\0\0\0\0\0\0\0\xce", 22},       // header
-        {"\3\0\1\0\0\0\1x\xce", 9},                                          // body
-        {"\1\0\1\0\0\0\4\0\x32\0\x15\xce", 12},                            // bind-ok
-        {"\1\0\7\0\0\0\4\0\x3c\0\x48\xce", 12},                            // channel 7
-        {"\1\0\0\0\0\0\4\0\x3c\0\x48\xce", 12},                            // channel 0
-        {"\1\0\0\0\0\0\4\0\x0a\0\x29\xce", 12},                            // open-ok
-    };
-    pc_broker_config config = amqp_config();
-    pc_broker_config through = config;
-    amqp_relay *relay = amqp_relay_start(&config, &through.port);
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        amqp_sink *sink = amqp_sink_new(&through);
-        amqp_sink_start(sink, NULL, 0);
-        amqp_relay_inject(relay, bad[i].bytes, bad[i].len);
-        amqp_turn_until(sink->loop, &sink->downs, 1);
-        PC_ASSERT(sink->why.code == PC_EPROTO, "case %zu: %s", i, sink->why.msg);
-        amqp_sink_end(sink);
-        amqp_relay_cut(relay);
-    }
-    amqp_relay_stop(relay);
-}
+/* ---- kinds of queues and consumers ---- */
 
 static const char quorum[] = "\14x-queue-typeS\0\0\0\6quorum";
 

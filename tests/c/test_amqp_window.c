@@ -19,8 +19,8 @@ static void
 on_settled(void *ctx, void *cookie, const pc_err *why)
 {
     log *l = ctx;
-    l->len += (size_t)snprintf(l->text + l->len, sizeof l->text - l->len, "%s%d ", why == NULL ? "" : "!",
-                               (int)(intptr_t)cookie);
+    l->len += (size_t)snprintf(l->text + l->len, sizeof l->text - l->len, "%s%d ",
+                               why == NULL ? "" : "!", (int)(intptr_t)cookie);
 }
 
 static int
@@ -229,7 +229,8 @@ test_amqp_window_settles_each_message_once(void)
         } else if (any > 0 && dice < 65) {
             PC_ASSERT_INT(pc_amqp_window_nack(&window, any, dice == 64, NULL), 0);
         } else if (any > 0) {
-            pc_amqp_window_ack(&window, any, dice > 96);  // multiple only a little, so that gaps form
+            pc_amqp_window_ack(&window, any,
+                               dice > 96);  // multiple only a little, so that gaps form
         }
     }
     for (int i = 1; i <= N; i++) {

@@ -451,11 +451,7 @@ class Celery(Configuring, Connections, Periodic, Sending):
         # Imported here: a publisher never needs the command line.
         from pyceleryc.bin.celery import celery
 
-        celery.params[0].default = self
-        try:
-            return celery.main(args=argv or sys.argv[1:], standalone_mode=False)
-        finally:
-            celery.params[0].default = None
+        return celery.main(args=sys.argv[1:] if argv is None else list(argv), obj=self, standalone_mode=False)
 
     def worker_main(self, argv: Any = None) -> Any:
         """Run a worker: ``app.worker_main(['worker', '-l', 'INFO'])``."""

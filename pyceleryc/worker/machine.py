@@ -17,9 +17,12 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from kombu import Queue
+from kombu.exceptions import OperationalError
 from kombu.serialization import prepare_accept_content, registry
+from kombu.utils.url import maybe_sanitize_url
 
 from pyceleryc import _core, _state, signals
+from pyceleryc.app.drivers import broker_urls, scheme_of
 from pyceleryc.app.trace import LOG_RECEIVED, Hooks, make_request, make_tracer, register_all
 from pyceleryc.exceptions import (
     ImproperlyConfigured,
@@ -112,7 +115,7 @@ class Machine:
         config = self.app.amqp.core_config(role="read")
         if config is None:
             raise ImproperlyConfigured(
-                f"No worker for broker {self.app.connection_for_read().as_uri()!r} yet: "
+                f"No worker for broker {broker_uri(self.app)!r} yet: "
                 f"use one of {', '.join(sorted(_core.SCHEMES))} as broker_url.")
         return {**config, "heartbeat": self.app.conf.broker_heartbeat}
 
@@ -141,15 +144,29 @@ class Machine:
         })
 
     def run(self) -> None:
-        """Until stop(). Signals are noticed while the machine waits, whichever thread the kernel gives them to."""
+        """Until stop(). Signals are noticed while the machine waits, whichever thread the kernel gives them to.
+
+        Raises OperationalError when the broker refuses this worker, or can't be reached and retries are off or used up.
+        """
         with _Wakeup(self.core):
-            self.core.run()
+            try:
+                self.core.run()
+            except _core.CoreError as exc:
+                raise OperationalError(str(exc)) from exc
 
     def stop(self, how: int = WARM, timeout: float | None = None) -> None:
         self.core.stop(how, -1.0 if timeout is None else timeout)
 
     def close(self) -> None:
         self.core.close()
+
+
+def broker_uri(app: Celery) -> str:
+    """Where messages come from, for people: without the password. Kombu doesn't know all schemes of the core."""
+    url = broker_urls(app.conf.broker_read_url)[0]
+    if scheme_of(url) in ("amqp", "amqps"):
+        return str(app.connection_for_read(url).as_uri())
+    return str(maybe_sanitize_url(url, mask="**"))
 
 
 def _seconds(own: Any, default: float | None) -> float | None:
@@ -195,7 +212,7 @@ class MachineHooks:
     # --- connection ---------------------------------------------------------------------------------------------------
 
     def ready(self) -> None:
-        connection_log.info("Connected to %s", self.app.connection_for_read().as_uri())
+        connection_log.info("Connected to %s", broker_uri(self.app))
         if self.was_ready:
             return
         self.was_ready = True
@@ -205,7 +222,7 @@ class MachineHooks:
         signals.worker_ready.send(sender=self.machine.consumer)
 
     def down(self, reason: str, code: str, attempt: int, next_try: float) -> None:
-        uri = self.app.connection_for_read().as_uri()
+        uri = broker_uri(self.app)
         if next_try < 0:
             consumer_log.critical("consumer: Cannot connect to %s: %s.", uri, reason)
             return

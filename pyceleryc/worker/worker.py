@@ -50,7 +50,7 @@ class WorkController:
                  ready_callback: Callable[[WorkController], None] | None = None, **options: Any) -> None:
         from pyceleryc.app import app_or_default  # the app imports nothing of the worker, but the package does
 
-        self.app = app_or_default(app)
+        self.app = app_or_default(app or getattr(self, "app", None))  # app.Worker has it as class attribute
         self.hostname = default_nodename(hostname)
         self.options = options
         self.ready_callback = ready_callback

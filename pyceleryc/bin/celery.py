@@ -1,0 +1,158 @@
+"""The command line itself: global options, and finding the app and the command."""
+from __future__ import annotations
+
+import copy
+import os
+import traceback
+import warnings
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points
+from importlib.metadata import version as package_version
+from typing import Any
+
+import click
+
+from pyceleryc import SERIES, __version__
+from pyceleryc._state import get_current_app
+from pyceleryc.app.utils import find_app, find_app_error
+from pyceleryc.bin.base import CeleryCommand, CeleryOption, CLIContext, working_directory
+from pyceleryc.bin.call import call
+from pyceleryc.bin.purge import purge
+from pyceleryc.bin.report import report
+from pyceleryc.bin.result import result
+from pyceleryc.bin.shell import shell
+from pyceleryc.bin.worker import worker
+
+__all__ = ('main', 'celery')
+
+#: Other packages add commands under this name, Flower for example.
+PLUGINS = 'celery.commands'
+#: Global options that the settings read from the environment, children included.
+_ENVIRONMENT = {
+    'loader': 'CELERY_LOADER', 'broker': 'CELERY_BROKER_URL', 'result_backend': 'CELERY_RESULT_BACKEND',
+    'config': 'CELERY_CONFIG_MODULE',
+}
+
+
+class CommandGroup(click.Group):
+    """The commands: ours, those of other packages, with the options an app adds to them."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> click.Context:
+        """Keep the arguments, a detached worker is started with them again; *obj* is the app to use, if any."""
+        context = CLIContext(list(args), working_directory(), extra.pop('obj', None))
+        return super().make_context(info_name, args, parent, obj=context, **extra)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted({*super().list_commands(ctx), *(plugin.name for plugin in _plugins())})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command with the options of the app added."""
+        found = super().get_command(ctx, cmd_name) or _plugin(cmd_name)
+        return None if found is None else _with_app_options(found, cmd_name, ctx.obj)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command; suggest another if there is none of that name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as exc:
+            close = get_close_matches(args[0], self.list_commands(ctx), 3, 0.6)
+            if close:
+                exc.message = f"No such command {args[0]!r}.\n\nDid you mean {' or '.join(close)}?"
+            raise
+
+
+def _plugins() -> list[EntryPoint]:
+    return list(entry_points(group=PLUGINS))
+
+
+def _plugin(name: str) -> click.Command | None:
+    """Import the command of another package; one that is broken hides no other."""
+    for plugin in _plugins():
+        if plugin.name == name:
+            try:
+                found: click.Command = plugin.load()
+            except Exception as exc:
+                warnings.warn(f'Cannot load the command {name!r} from {plugin.value!r}: {exc!r}', stacklevel=2)
+                return None
+            return found
+    return None
+
+
+def _with_app_options(command: click.Command, name: str, context: CLIContext | None) -> click.Command:
+    options = getattr(getattr(context, 'app', None), 'user_options', None) or {}
+    # A plugin takes no other options than its own.
+    added = [*options.get('preload', ()), *options.get(name, ())] if isinstance(command, CeleryCommand) else []
+    if not added:
+        return command
+    found = copy.copy(command)
+    found.params = [*command.params, *added]
+    return found
+
+
+def _load_app(name: str, ctx: click.Context) -> Any:
+    """Return the app that ``-A`` names; say what is wrong in a line unless it is inside the module."""
+    try:
+        return find_app(name)
+    except Exception as exc:
+        reason = find_app_error(name, exc)
+        if reason is None:
+            traceback.print_exc()
+            reason = f'\nUnable to load celery application.\nWhile importing {name}: {exc!r}'
+        raise click.UsageError(reason, ctx) from exc
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f'{__version__} ({_release()})')
+        ctx.exit()
+
+
+def _release() -> str:
+    try:
+        return f'{SERIES} {package_version(SERIES)}'
+    except PackageNotFoundError:
+        # Run from the sources, without being installed.
+        return SERIES
+
+
+def _option(*names: str, **attributes: Any) -> Any:
+    return click.option(*names, cls=CeleryOption, help_group='Global Options', **attributes)
+
+
+@click.group(name='celery', cls=CommandGroup, invoke_without_command=True,
+             context_settings={'auto_envvar_prefix': 'CELERY', 'max_content_width': 100})
+@_option('-A', '--app', envvar=['CELERY_APP', 'APP'], help='The app: module, package or module:attribute.')
+@_option('-b', '--broker', envvar=['CELERY_BROKER', 'BROKER_URL'], help='URL of the broker.')
+@_option('--result-backend', envvar=['CELERY_RESULT_BACKEND', 'RESULT_BACKEND'], help='URL of the result backend.')
+@_option('--loader', envvar=['CELERY_LOADER', 'LOADER'], help='Loader class of the app.')
+@_option('--config', envvar=['CELERY_CONFIG', 'CONFIG_MODULE'], help='Module with the settings.')
+@_option('--workdir', type=click.Path(exists=True, file_okay=False), help='Change to this directory first.')
+@_option('-C', '--no-color', is_flag=True, help='Print without colours.')
+@_option('-q', '--quiet', is_flag=True, help='Print less.')
+@_option('--version', is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+         help='Show the version and exit.')
+@_option('--skip-checks', is_flag=True,
+         help='Do not run the checks of Django at the start.')
+@click.pass_context
+def main(ctx: click.Context, app: str | None, workdir: str | None, no_color: bool, quiet: bool,
+         skip_checks: bool, **settings: str | None) -> None:
+    """Run workers, and look after tasks and queues."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+        ctx.exit()
+    if workdir:
+        os.chdir(workdir)
+    if skip_checks or os.environ.get('SKIP_CHECKS'):
+        os.environ['CELERY_SKIP_CHECKS'] = 'true'
+    # By the environment, so that it also reaches apps that are made later and child processes.
+    os.environ.update((_ENVIRONMENT[key], value) for key, value in settings.items() if value)
+    ctx.obj.workdir, ctx.obj.quiet = workdir, quiet
+    # Any value of the variable counts (no-color.org), so it is no boolean option of click.
+    ctx.obj.no_color = no_color or bool(os.environ.get('NO_COLOR'))
+    ctx.obj.app = _load_app(app, ctx) if app else ctx.obj.app or get_current_app()
+
+
+celery = main
+for _command in (call, purge, report, result, shell, worker):
+    main.add_command(_command)

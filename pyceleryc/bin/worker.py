@@ -1,0 +1,153 @@
+"""``pyceleryc worker``."""
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+from kombu.exceptions import OperationalError
+
+from pyceleryc.bin.base import (
+    COMMA_SEPARATED_LIST,
+    LOG_LEVEL,
+    CeleryDaemonCommand,
+    CeleryOption,
+    CLIContext,
+    handle_preload_options,
+    not_yet,
+)
+from pyceleryc.exceptions import ImproperlyConfigured, SecurityError
+from pyceleryc.platforms import EX_FAILURE, EX_OK, detached, maybe_drop_privileges
+from pyceleryc.utils.nodenames import default_nodename, host_format, node_format
+from pyceleryc.worker.machine import POOLS
+
+__all__ = ('worker',)
+
+#: Tells the process that a detached worker becomes that it is one already.
+_DETACHED = '_PYCELERYC_DETACHED'
+COUNT = click.IntRange(min=0)
+#: Errors that say it all: a traceback would only hide them.
+_PLAIN = (ImproperlyConfigured, SecurityError, OperationalError, OSError)
+
+
+def _option(group: str, *names: str, **attributes: Any) -> Any:
+    return click.option(*names, cls=CeleryOption, help_group=f'{group} Options', **attributes)
+
+
+def _node_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    try:
+        return str(host_format(default_nodename(value)))
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), ctx, param) from exc
+
+
+def _loglevel(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    return LOG_LEVEL.convert('WARNING', param, ctx) if value is None else value
+
+
+@click.command('worker', cls=CeleryDaemonCommand, context_settings={'allow_extra_args': True})
+@_option('Worker', '-n', '--hostname', callback=_node_name, metavar='NAME',
+         help="Name of this worker: 'w1@%h'; %h is the host, %n its name and %d its domain.")
+@_option('Worker', '-D', '--detach', is_flag=True, help='Run in the background.')
+@_option('Worker', '-l', '--loglevel', type=LOG_LEVEL, callback=_loglevel, help='Log from this level on; default WARNING.')
+@_option('Worker', '-O', '--optimization', type=click.Choice(['default', 'fair']), default='fair', expose_value=False,
+         help='Accepted for compatibility: a task is only ever given to a free process.')
+@_option('Worker', '--prefetch-multiplier', type=COUNT, help='Messages to hold per process; 0 is no limit.')
+@_option('Pool', '-c', '--concurrency', type=COUNT, help='Number of processes or threads; default: the CPUs.')
+@_option('Pool', '-P', '--pool', type=click.Choice(sorted(POOLS)), help='What runs the tasks.')
+@_option('Pool', '--time-limit', type=float, help='Seconds after which a task is killed.')
+@_option('Pool', '--soft-time-limit', type=float, help='Seconds after which a task gets SoftTimeLimitExceeded.')
+@_option('Pool', '--max-tasks-per-child', type=COUNT, help='Replace a process after so many tasks.')
+@_option('Pool', '--max-memory-per-child', type=COUNT,
+         help='Replace a process that has more than so many KiB in memory, after its task.')
+@_option('Queue', '--purge', '--discard', is_flag=True, help='Delete all messages in the queues first.')
+@_option('Queue', '-Q', '--queues', type=COMMA_SEPARATED_LIST, help='Queues to consume, separated by commas.')
+@_option('Queue', '-X', '--exclude-queues', type=COMMA_SEPARATED_LIST, help='Queues not to consume.')
+@_option('Queue', '-I', '--include', type=COMMA_SEPARATED_LIST, help='Further modules to import.')
+@_option('Cluster', '--without-gossip', is_flag=True, expose_value=False, help='Accepted: there is no gossip.')
+@_option('Cluster', '--without-mingle', is_flag=True, expose_value=False, help='Accepted: there is no mingle.')
+@_option('Cluster', '--without-heartbeat', is_flag=True, expose_value=False, help='Accepted: no heartbeat events are sent.')
+@not_yet(['-E', '--task-events', '--events'], 'the worker sends no events', is_flag=True)
+@not_yet(['--heartbeat-interval'], 'the worker sends no events')
+@not_yet(['-S', '--statedb'], 'revoked tasks are not kept across restarts')
+@not_yet(['--autoscale'], 'the pool has a fixed size, set it with --concurrency')
+@not_yet(['--disable-prefetch'], 'it is for Redis brokers; --prefetch-multiplier 1 holds the fewest messages', is_flag=True)
+@not_yet(['-B', '--beat'], 'there is no beat, periodic tasks need a scheduler of your own', is_flag=True)
+@not_yet(['-s', '--schedule-filename', '--schedule'], 'there is no beat')
+@not_yet(['--scheduler'], 'there is no beat')
+@click.pass_context
+@handle_preload_options
+def worker(ctx: click.Context, hostname: str, detach: bool, uid: str | None, gid: str | None,
+           umask: str | None, executable: str | None, **options: Any) -> None:
+    """Run a worker.
+
+    Settings may follow the options: worker.prefetch_multiplier=8
+
+    \b
+    Examples:
+      pyceleryc -A proj worker -l INFO
+      pyceleryc -A proj worker -Q high,low -c 4
+      pyceleryc -A proj worker -P threads -c 50
+    """
+    _apply_settings(ctx)
+    if detach and os.environ.pop(_DETACHED, None) is None:
+        _detach(ctx.obj, hostname, uid, gid, umask, executable, options)
+    try:
+        if umask is not None:
+            os.umask(int(umask, 8))
+        maybe_drop_privileges(uid=uid, gid=gid)
+    except (KeyError, ValueError, SecurityError) as exc:
+        raise click.UsageError(str(exc.args[0]), ctx) from exc
+    ctx.exit(_run(ctx, hostname, options))
+
+
+def _apply_settings(ctx: click.Context) -> None:
+    """Use ``name=value`` arguments as settings."""
+    app = ctx.obj.app
+    try:
+        app.config_from_cmdline(ctx.args, namespace='worker')
+    except (KeyError, ValueError) as exc:
+        raise click.UsageError(f'Unable to parse extra configuration from command line.\nReason: {exc}', ctx) from exc
+
+
+def _run(ctx: click.Context, hostname: str, options: dict[str, Any]) -> int:
+    context: CLIContext = ctx.obj
+    try:
+        made = context.app.Worker(context.app, hostname, no_color=context.no_color, quiet=context.quiet, **options)
+        made.start()
+    except _PLAIN as exc:
+        context.error(f'pyceleryc worker: {exc}', fg='red')
+        return EX_FAILURE
+    except Exception:
+        traceback.print_exc(file=sys.__stderr__)
+        return EX_FAILURE
+    if made.restart:
+        _start_again(context.app)
+    return EX_OK if made.exitcode is None else made.exitcode
+
+
+def _start_again(app: Any) -> None:
+    """Become a new worker with the same process id; exit handlers do not run in between."""
+    app.close()
+    sys.__stdout__.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _detach(context: CLIContext, hostname: str, uid: str | None, gid: str | None, umask: str | None,
+            executable: str | None, options: dict[str, Any]) -> None:
+    """Go to the background and start anew there: threads and connections of imports do not survive a fork."""
+    logfile, pidfile = (_absolute(options[name], hostname) for name in ('logfile', 'pidfile'))
+    # A wrong --executable would fail when nobody can see it any more.
+    python = executable or sys.executable
+    if not os.access(python, os.X_OK):
+        raise click.UsageError(f'--executable: {python} cannot be run')
+    with detached(logfile, pidfile, uid, gid, umask if umask is not None else 0o022, context.directory,
+                  fake=bool(os.environ.get('C_FAKEFORK'))):
+        os.environ[_DETACHED] = '1'
+        os.execv(python, [python, '-m', 'pyceleryc', *context.argv])
+
+
+def _absolute(path: str | None, hostname: str) -> str | None:
+    return None if path is None else os.path.abspath(str(node_format(path, hostname)))

@@ -251,6 +251,8 @@ struct amqp_relay {
     atomic_bool cut;
     atomic_bool stop;
     atomic_int cuts_done;
+    atomic_int asked;    // freezes
+    atomic_int applied;  // of them, seen by the thread
     const char *injection;
     size_t injection_len;
     atomic_bool inject;
@@ -291,6 +293,7 @@ static void
 relay_turn(amqp_relay *relay)
 {
     struct pollfd fds[2 + 2 * RELAY_PAIRS];
+    atomic_store(&relay->applied, atomic_load(&relay->asked));
     fds[0] = (struct pollfd){relay->listener, POLLIN, 0};
     fds[1] = (struct pollfd){relay->bell[0], POLLIN, 0};
     for (int i = 0; i < RELAY_PAIRS; i++) {
@@ -386,7 +389,11 @@ amqp_relay_freeze(amqp_relay *relay, bool up, bool down)
 {
     atomic_store(&relay->freeze_up, up);
     atomic_store(&relay->freeze_down, down);
+    int ticket = atomic_fetch_add(&relay->asked, 1) + 1;
     ring(relay);
+    while (atomic_load(&relay->applied) < ticket) {
+        usleep(1000);
+    }
 }
 
 void

@@ -1,0 +1,251 @@
+"""Results in Redis (PROTOCOL §3.5.2)."""
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from kombu.utils.url import parse_url
+
+from pyceleryc.backends.base import join_header
+from pyceleryc.backends.core import CoreBackend
+from pyceleryc.backends.keyvalue import BaseKeyValueStoreBackend
+from pyceleryc.exceptions import ChordError, ImproperlyConfigured
+from pyceleryc.result import GroupResult
+from pyceleryc.states import PROPAGATE_STATES
+
+__all__ = ('RedisBackend',)
+
+DEFAULT_PORT = 6379
+_CERT_REQS = {
+    'CERT_REQUIRED': ssl.CERT_REQUIRED, 'required': ssl.CERT_REQUIRED,
+    'CERT_OPTIONAL': ssl.CERT_OPTIONAL, 'optional': ssl.CERT_OPTIONAL,
+    'CERT_NONE': ssl.CERT_NONE, 'none': ssl.CERT_NONE,
+}
+#: What redis-py calls it, and what the core calls it.
+_SSL_KEYS = {
+    'ssl_ca_certs': 'ca_file', 'ssl_ca_path': 'ca_path', 'ssl_certfile': 'cert_file',
+    'ssl_keyfile': 'key_file', 'ssl_password': 'key_password', 'ssl_ciphers': 'ciphers',
+    'ssl_check_hostname': 'check_hostname',
+}
+
+
+class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):
+    """Documents that expire; who waits is told through pub/sub; chords are counted.
+
+    :param url: ``redis://[user:password@]host[:port][/db]``, ``rediss://`` with TLS,
+        ``redis+socket:///path[?virtual_host=db]``.
+    """
+
+    wants_task_call = True
+    implements_incr = True
+    supports_autoexpire = True
+
+    def __init__(
+        self, app: Any, url: str | None = None, host: str | None = None,
+        port: int | None = None, db: Any = None, password: str | None = None, **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault('expires_type', int)
+        super().__init__(app, url=url, **kwargs)
+        given = {'host': host, 'port': port, 'db': db, 'password': password}
+        self._given = {key: value for key, value in given.items() if value is not None}
+        options = app.conf.result_backend_transport_options or {}
+        self.ordered = bool(options.get('result_chord_ordered', True))
+        if options.get('retry_policy'):
+            self.retry_policy = {**self.retry_policy, **options['retry_policy']}
+
+    def client_config(self) -> dict[str, Any]:
+        """Return the configuration of ``_core.Results`` and ``_core.Redis``."""
+        conf = self.app.conf
+        config = {**_from_settings(conf), **_from_url(self.url, conf), **self._given}
+        config.update(
+            scheme='redis', expires=float(self.expires or 0), key_prefix=self.global_keyprefix)
+        config['db'] = _database(config.get('db'))
+        return {key: value for key, value in config.items() if value is not None}
+
+    def as_uri(self, include_password: bool = False) -> str:
+        """Return the URL, without the password unless that is asked for."""
+        return super().as_uri(include_password) if self.url else 'redis://'
+
+    # -- keys -----------------------------------------------------------------------------------
+
+    def run(self, *commands: Any, transaction: bool = False, retry: bool = False) -> list[Any]:
+        """Return the answers of Redis to *commands*, each a sequence of its words."""
+        return self.call(  # type: ignore[no-any-return]
+            self.client.redis.run, commands, transaction, None, retry=retry)
+
+    def get(self, key: Any) -> Any:
+        """Return the value of *key*, or None."""
+        return self.run(('GET', key))[0]
+
+    def mget(self, keys: Iterable[Any]) -> list[Any]:
+        """Return the values of *keys*."""
+        wanted = list(keys)
+        return self.run(('MGET', *wanted))[0] if wanted else []  # type: ignore[no-any-return]
+
+    def set(self, key: Any, value: Any, **retry_policy: Any) -> None:
+        """Store *value* and tell those who listen on *key*."""
+        self.run(self._store_command(key, value), ('PUBLISH', key, value), transaction=True,
+                 retry=True)
+
+    def _store_command(self, key: Any, value: Any) -> tuple[Any, ...]:
+        if self.expires:
+            return 'SETEX', key, int(self.expires), value
+        return 'SET', key, value
+
+    def delete(self, key: Any) -> None:
+        """Delete *key*."""
+        self.run(('DEL', key))
+
+    def incr(self, key: Any) -> int:
+        """Add 1 to the number under *key*; return the new number."""
+        return int(self.run(('INCR', key))[0])
+
+    def expire(self, key: Any, value: float) -> Any:
+        """Let *key* be deleted in *value* seconds."""
+        return self.run(('EXPIRE', key, int(value)))[0]
+
+    _save_group = BaseKeyValueStoreBackend._save_group
+    _restore_group = BaseKeyValueStoreBackend._restore_group
+    _delete_group = BaseKeyValueStoreBackend._delete_group
+
+    # -- chords -----------------------------------------------------------------------------------
+
+    def apply_chord(self, header_result_args: Any, body: Any, **kwargs: Any) -> None:
+        """Save the header if its results are nested: the parts alone don't tell its shape."""
+        header = self.app.GroupResult(*header_result_args)
+        if any(isinstance(member, GroupResult) for member in header.results):
+            header.save(backend=self)
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Note how many tasks end before the body is sent."""
+        self.set(self.get_key_for_group(group_id, '.s'), chord_size)
+
+    def add_to_chord(self, chord_id: str, result: Any) -> None:
+        """Let the chord wait for one task more."""
+        self.run(('INCR', self.get_key_for_group(chord_id, '.t')), retry=True)
+
+    def on_chord_part_return(
+        self, request: Any, state: str, result: Any, **kwargs: Any,
+    ) -> None:
+        """Count the task; send the chord's body if it was the last."""
+        group_id = request.group
+        if not group_id or not request.id:
+            return
+        part = self.encode([1, request.id, state, self.encode_result(result, state)])
+        count, added, size = self._count_part(group_id, request.group_index, part)
+        body = self.app.signature(request.chord)
+        if size is None:
+            size = body.get('chord_size') or 0
+        if count != int(size) + int(added or 0):
+            return
+        try:
+            self.finish_chord(body, lambda: self._chord_values(group_id))
+        finally:
+            self.run(('DEL', *self._chord_keys(group_id)), retry=True)
+
+    def _chord_keys(self, group_id: str) -> list[Any]:
+        return [self.get_key_for_group(group_id, part) for part in ('.j', '.t', '.s')]
+
+    def _count_part(self, group_id: str, index: Any, part: Any) -> list[Any]:
+        """Store one result; return how many there are, how many were added, and the size."""
+        parts, added, size = self._chord_keys(group_id)
+        if self.ordered:
+            score = '+inf' if index is None else index
+            store, count = ('ZADD', parts, score, part), ('ZCOUNT', parts, '-inf', '+inf')
+        else:
+            store, count = ('RPUSH', parts, part), ('LLEN', parts)
+        commands = [store, count, ('GET', added), ('GET', size)]
+        if self.expires:
+            commands += [('EXPIRE', key, int(self.expires)) for key in (parts, added, size)]
+        return self.run(*commands, transaction=True, retry=True)[1:4]
+
+    def _chord_values(self, group_id: str) -> list[Any]:
+        header = self.restore_group(group_id, cache=False)
+        if header is not None:
+            return self._nested_values(header)
+        key = self.get_key_for_group(group_id, '.j')
+        read = ('ZRANGE', key, 0, -1) if self.ordered else ('LRANGE', key, 0, -1)
+        return [self._part_value(part) for part in self.run(read)[0]]
+
+    def _nested_values(self, header: Any) -> list[Any]:
+        try:
+            return join_header(header, self.app.conf.result_chord_join_timeout)
+        except Exception as exc:
+            raise ChordError(f'Dependency {header.id} raised {exc!r}') from exc
+        finally:
+            header.delete(backend=self)
+
+    def _part_value(self, part: Any) -> Any:
+        _, task_id, state, value = self.decode(part)
+        if state in PROPAGATE_STATES:
+            raise ChordError(f'Dependency {task_id} raised {self.exception_to_python(value)!r}')
+        return value
+
+
+def _from_settings(conf: Any) -> dict[str, Any]:
+    return {
+        'host': conf.redis_host, 'port': conf.redis_port, 'db': conf.redis_db,
+        'user': conf.redis_username, 'password': conf.redis_password,
+        'socket_timeout': conf.redis_socket_timeout,
+        'connect_timeout': conf.redis_socket_connect_timeout,
+        'ssl': _tls(conf.redis_backend_use_ssl) if conf.redis_backend_use_ssl else None,
+    }
+
+
+def _from_url(url: str | None, conf: Any) -> dict[str, Any]:
+    if not url or '://' not in url:
+        return {}
+    scheme = url.partition('://')[0]
+    if scheme not in ('redis', 'rediss', 'redis+socket', 'socket'):
+        raise ImproperlyConfigured(
+            f'The Redis backend cannot connect to {scheme}://; it knows redis://, rediss:// and '
+            'redis+socket://. For Sentinel give the address of the primary.')
+    parts = parse_url(url)
+    config = {
+        'host': parts.get('hostname'), 'port': parts.get('port'), 'user': parts.get('userid'),
+        'password': parts.get('password'), 'db': parts.get('virtual_host'),
+        'socket_timeout': _number(parts.get('socket_timeout')),
+        'connect_timeout': _number(parts.get('socket_connect_timeout')),
+    }
+    if 'socket' in scheme:
+        path = unquote(url.partition('://')[2].partition('?')[0])
+        config.update(unix_path=f"/{path.rpartition('@')[2].lstrip('/')}", host=None, port=None)
+        config['db'] = parts.get('virtual_host') if 'virtual_host=' in url else None
+    if scheme == 'rediss':
+        config['ssl'] = _tls({**(conf.redis_backend_use_ssl or {}), **_ssl_of(parts)})
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def _ssl_of(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """kombu's parse_url moves ssl_* parameters of rediss:// into a dict, with other types."""
+    nested = parts.get('ssl')
+    found = {**parts, **(nested if isinstance(nested, Mapping) else {})}
+    return {key: value for key, value in found.items() if key.startswith('ssl_')}
+
+
+def _tls(settings: Mapping[str, Any]) -> dict[str, Any]:
+    required = settings.get('ssl_cert_reqs')
+    if isinstance(required, str):
+        required = _CERT_REQS.get(required)
+    if required not in set(_CERT_REQS.values()):
+        raise ValueError(
+            'A rediss:// URL must have parameter ssl_cert_reqs and this must be set to '
+            'CERT_REQUIRED, CERT_OPTIONAL, or CERT_NONE')
+    config = {ours: settings[name] for name, ours in _SSL_KEYS.items()
+              if settings.get(name) is not None}
+    config['verify'] = required != ssl.CERT_NONE
+    return config
+
+
+def _database(value: Any) -> int:
+    text = str(value or 0).strip('/') or '0'
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f'Database is int between 0 and limit - 1, not {value}') from None
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

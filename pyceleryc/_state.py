@@ -41,6 +41,8 @@ _memory_hub: Any = None
 
 #: Publishers that the process must care for when it forks or ends (app/publisher.py).
 publishers: weakref.WeakSet[Any] = weakref.WeakSet()
+#: Clients of result stores, by their configuration (backends/core.py).
+result_clients: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
 
 # -- result.get() inside a task -----------------------------------------------------

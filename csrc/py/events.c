@@ -8,10 +8,16 @@
 void
 py_worker_report(py_worker *self)
 {
+    if (!PyErr_Occurred()) {
+        return;
+    }
     if (self->child == NULL && !PyErr_ExceptionMatches(PyExc_Exception) && self->pending == NULL) {
         PyObject *type, *value, *trace;
         PyErr_Fetch(&type, &value, &trace);
         PyErr_NormalizeException(&type, &value, &trace);
+        if (trace != NULL) {
+            (void)PyException_SetTraceback(value, trace);
+        }
         self->pending = value;
         Py_XDECREF(type);
         Py_XDECREF(trace);
@@ -25,6 +31,9 @@ py_worker_call(py_worker *self, const char *name, const char *format, ...)
 {
     va_list args;
 
+    if (self->hooks == NULL) {  // the collector took them; the machine is being freed
+        return NULL;
+    }
     va_start(args, format);
     PyObject *packed = Py_VaBuildValue(format, args);
     va_end(args);

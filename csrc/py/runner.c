@@ -13,6 +13,10 @@ run(void *ctx, pc_slice frame, pc_outcome *outcome, pc_buf *memory)
     py_worker *self = ctx;
     PyGILState_STATE gil = PyGILState_Ensure();
 
+    if (self->child == NULL) {
+        // a soft limit may have come when the task before was past its last line
+        (void)PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), NULL);
+    }
     py_tracer_run(self->tracer, frame, outcome, memory);
     PyGILState_Release(gil);
 }
@@ -99,8 +103,10 @@ child_signals(void *ctx)
     return leave;
 }
 
-/* What a pool thread is to do, handed through Python's threading. */
+/* What a pool thread is to do, handed through Python's threading. A thread may outlive the machine, when its
+ * task does, so it keeps the runner alive. */
 typedef struct errand {
+    py_worker *owner;
     void (*main)(void *arg);
     void *arg;
 } errand;
@@ -108,7 +114,10 @@ typedef struct errand {
 static void
 free_errand(PyObject *capsule)
 {
-    PyMem_RawFree(PyCapsule_GetPointer(capsule, NULL));
+    errand *what = PyCapsule_GetPointer(capsule, NULL);
+
+    Py_DECREF(what->owner);
+    PyMem_RawFree(what);
 }
 
 static PyObject *
@@ -129,16 +138,17 @@ run_errand(PyObject *capsule, PyObject *unused)
 static PyMethodDef errand_def = {"pool_thread", run_errand, METH_NOARGS, "The life of a pool thread."};
 
 static PyObject *
-errand_function(void (*main)(void *arg), void *arg)
+errand_function(py_worker *self, void (*main)(void *arg), void *arg)
 {
     errand *what = PyMem_RawMalloc(sizeof(*what));
 
     if (what == NULL) {
         return PyErr_NoMemory();
     }
-    *what = (errand){main, arg};
+    *what = (errand){(py_worker *)Py_NewRef(self), main, arg};
     PyObject *capsule = PyCapsule_New(what, NULL, free_errand);
     if (capsule == NULL) {
+        Py_DECREF(self);
         PyMem_RawFree(what);
         return NULL;
     }
@@ -152,7 +162,7 @@ start_thread(void *ctx, void (*main)(void *arg), void *arg, int index, pc_err *e
 {
     py_worker *self = ctx;
     PyGILState_STATE gil = PyGILState_Ensure();
-    PyObject *function = errand_function(main, arg);
+    PyObject *function = errand_function(self, main, arg);
     PyObject *done = NULL;
 
     if (function == NULL) {

@@ -96,6 +96,9 @@ pc_worker_source_down(void *ctx, const pc_err *why)
     }
     int64_t delay = retry_delay(worker);
     worker->hooks.down(worker->hooks.ctx, &copy, worker->attempt, (double)delay / 1e9);
+    if (worker->phase != PC_PHASE_RUNNING) {  // the hook stopped us
+        return;
+    }
     worker->attempt++;
     if (pc_loop_set_timer(worker->loop, &worker->reconnect,
                           pc_mono_add(pc_mono_now(), delay), &copy) < 0) {
@@ -130,7 +133,10 @@ pc_worker_source_up(void *ctx)
     worker->attempt = 0;
     worker->reconnects += worker->was_connected;
     worker->was_connected = true;
-    worker->prefetch_sent = worker->config.prefetch;
+    if (worker->phase != PC_PHASE_RUNNING) {  // stopped while it connected
+        (void)worker->source->ops->pause(worker->source, NULL);
+        return;
+    }
     pc_intake_prefetch(worker);
     worker->hooks.ready(worker->hooks.ctx);
 }

@@ -76,6 +76,12 @@ pc_worker_revoke(pc_worker *worker, pc_slice id, bool terminate, int signum, pc_
         return NULL;
     }
     pc_worker_each_job(worker, match_id, &wanted);
+    if (wanted.found != NULL && wanted.found->stage == PC_JOB_POOL) {
+        // either it comes back and is discarded, or it turns out to run; it may be gone then
+        worker->pool->ops->recall(worker->pool);
+        wanted.found = NULL;
+        pc_worker_each_job(worker, match_id, &wanted);
+    }
     pc_job *job = wanted.found;
     if (job != NULL && terminate && job->stage == PC_JOB_RUNNING) {
         job->terminated = true;
@@ -89,11 +95,11 @@ pc_worker_revoke(pc_worker *worker, pc_slice id, bool terminate, int signum, pc_
 int
 pc_worker_prefetch(pc_worker *worker, unsigned count, pc_err *err)
 {
-    worker->config.prefetch = count;
-    worker->prefetch_sent = count;
     if (worker->source->ops->prefetch(worker->source, count, err) < 0) {
         return -1;
     }
+    worker->config.prefetch = count;
+    worker->prefetch_sent = count;
     pc_intake_prefetch(worker);
     return 0;
 }

@@ -18,7 +18,7 @@ limit_of(float own, double default_value)
 static void
 set_limit_timer(pc_worker *worker, pc_job *job, double seconds)
 {
-    pc_mono when = pc_mono_add(job->started_mono, (int64_t)(seconds * 1e9));
+    pc_mono when = pc_mono_add(job->started_mono, pc_worker_ns(seconds));
     pc_err err = {0};
 
     if (pc_loop_set_timer(worker->loop, &job->timer, when, &err) < 0) {

@@ -86,6 +86,10 @@ pc_intake_place(pc_worker *worker, pc_job *job)
         pc_finish_settle(worker, job, PC_ACK);
         return;
     }
+    if (worker->phase != PC_PHASE_RUNNING) {  // it came while the worker stops
+        pc_finish_settle(worker, job, PC_REQUEUE);
+        return;
+    }
     if (discard_revoked(worker, job)) {
         return;
     }
@@ -119,7 +123,7 @@ pc_intake_token(void *ctx, pc_mono now)
             continue;
         }
         if (spec->rate > 0) {
-            spec->next_start = pc_mono_add(now, (int64_t)(1e9 / spec->rate));
+            spec->next_start = pc_mono_add(now, pc_worker_ns(1 / spec->rate));
         }
         pc_worker_list(worker, job, PC_JOB_READY, false);
         pc_loop_defer(worker->loop, &worker->dispatch);
@@ -129,8 +133,14 @@ pc_intake_token(void *ctx, pc_mono now)
 static void
 settle_bad(pc_worker *worker, pc_bad why, const pc_message *message, const pc_err *err)
 {
-    pc_settle how = worker->hooks.bad(worker->hooks.ctx, why, message, err);
+    pc_settle how = PC_REQUEUE;
     pc_err failed = {0};
+
+    if (err->code == PC_ENOMEM) {  // our fault, not the message's
+        pc_log_write(worker->log, PC_ERROR, "a message goes back to its queue: %s", err->msg);
+    } else {
+        how = worker->hooks.bad(worker->hooks.ctx, why, message, err);
+    }
 
     if (worker->source->ops->settle(worker->source, message->tag, how, &failed) < 0) {
         pc_log_write(worker->log, PC_ERROR, "cannot settle a bad message: %s", failed.msg);
@@ -211,9 +221,11 @@ pc_intake_dispatch(void *ctx)
         }
         pc_worker_list(worker, job, PC_JOB_POOL, false);
         if (worker->pool->ops->submit(worker->pool, job, &err) < 0) {
-            pc_log_write(worker->log, PC_ERROR, "cannot hand a task to the pool: %s", err.msg);
+            // kept here, nothing would say when to try again
+            pc_log_write(worker->log, PC_ERROR, "a task goes back to its queue, the pool cannot take it: %s",
+                         err.msg);
             pc_worker_unlist(worker, job);
-            pc_worker_list(worker, job, PC_JOB_READY, true);
+            pc_finish_settle(worker, job, PC_REQUEUE);
             return;
         }
     }

@@ -51,7 +51,7 @@ struct pc_worker {
     bool was_connected;
     int attempt;
     pc_timer reconnect;
-    unsigned prefetch_sent;
+    unsigned prefetch_sent;   // what the source was told last
     int64_t clock_offset_us;  // wall minus mono, to notice steps of the wall clock
     // life
     pc_phase phase;
@@ -101,9 +101,14 @@ void pc_worker_forget(pc_worker *worker, pc_link *list);
 void pc_worker_free_revoked(pc_worker *worker);
 
 /* stop.c */
-/* Gives back everything that has not started. */
-void pc_stop_give_back(pc_worker *worker);
 /* One look at how far the shutdown is; sets the phase. */
 void pc_stop_advance(pc_worker *worker);
+
+/* Saturating: nanoseconds of a user's number of seconds. */
+static inline int64_t
+pc_worker_ns(double seconds)
+{
+    return seconds < 9e9 ? (int64_t)(seconds * 1e9) : INT64_MAX;
+}
 
 #endif

@@ -16,7 +16,7 @@
 #define WINDOW_MAX 64
 
 static void
-check_starts(void *ctx, pc_mono now)
+look_around(void *ctx, pc_mono now)
 {
     pc_prefork *pool = ctx;
     bool open = false;
@@ -24,10 +24,11 @@ check_starts(void *ctx, pc_mono now)
     for (int i = 0; i < pool->len; i++) {
         pc_slot *child = pool->slots[i];
         pc_slot_look_for_start(child);
-        open = open || (child->jobs_len > 0 && !pc_slot_first(child)->started);
+        pc_slot_feed(child);
+        open = open || child->starved || (child->jobs_len > 0 && !pc_slot_first(child)->started);
     }
     if (open) {
-        (void)pc_loop_set_timer(pool->base.loop, &pool->start_check,
+        (void)pc_loop_set_timer(pool->base.loop, &pool->look,
                                 pc_mono_add(now, START_CHECK_NS), NULL);
     }
 }
@@ -67,7 +68,7 @@ destroy(pc_pool *base)
         pc_free(child);
     }
     pc_loop_undefer(base->loop, &pool->flush);
-    pc_loop_clear_timer(base->loop, &pool->start_check);
+    pc_loop_clear_timer(base->loop, &pool->look);
     if (pool->gates != NULL) {
         (void)munmap(pool->gates, sizeof(pc_gate) * PC_SLOTS_MAX);
     }
@@ -87,7 +88,7 @@ create(const pc_pool_config *config, pc_loop *loop, const pc_runner *runner,
     }
     pool->base = (pc_pool){&pc_pool_prefork, *config, *hooks, runner, log, loop};
     pc_defer_init(&pool->flush, flush_all, pool);
-    pc_timer_init(&pool->start_check, check_starts, pool);
+    pc_timer_init(&pool->look, look_around, pool);
     pool->slots = pc_zalloc(sizeof(*pool->slots) * PC_SLOTS_MAX);
     void *shared = mmap(NULL, sizeof(pc_gate) * PC_SLOTS_MAX, PROT_READ | PROT_WRITE,
                         MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -123,6 +124,7 @@ resize(pc_pool *base, int size, pc_err *err)
             pool->slots[pool->len++] = child;
         }
         if (pool->slots[i]->state == PC_SLOT_EMPTY && pc_slot_spawn(pool->slots[i], err) < 0) {
+            (void)pc_slot_hurry(pool->slots[i], pc_slot_respawn, PC_RESPAWN_DELAY_NS, NULL);
             return -1;
         }
     }
@@ -165,7 +167,7 @@ room(pc_pool *base, const pc_job *job)
 
     for (int i = 0; i < pool->len; i++) {
         pc_slot *child = pool->slots[i];
-        if (child->state != PC_SLOT_UP
+        if (child->state != PC_SLOT_UP || child->ended
             || (base->config.max_tasks > 0 && child->given >= base->config.max_tasks)) {
             continue;
         }
@@ -173,7 +175,7 @@ room(pc_pool *base, const pc_job *job)
             best = child;
             break;
         }
-        if (child->jobs_len < most && queue_is_short(child)
+        if (child->jobs_len < most && !child->stalled && queue_is_short(child)
             && (best == NULL || child->jobs_len < best->jobs_len)) {
             best = child;
         }
@@ -222,8 +224,8 @@ submit(pc_pool *base, pc_job *job, pc_err *err)
         pc_slot_watch_progress(child);
     }
     pc_loop_defer(base->loop, &pool->flush);
-    if (pool->start_check.node.place == 0) {
-        (void)pc_loop_set_timer(base->loop, &pool->start_check,
+    if (pool->look.node.place == 0) {
+        (void)pc_loop_set_timer(base->loop, &pool->look,
                                 pc_mono_add(pc_mono_now(), START_CHECK_NS), NULL);
     }
     return 0;
@@ -248,19 +250,32 @@ kill_now(void *ctx, pc_mono now)
     (void)kill(child->pid, SIGKILL);
 }
 
+/* Nothing else may start in a process that is to end: what is queued behind the job is taken back first. If the
+ * job is over by then (its outcome is on the way in), its process is left alone. */
 static int
 kill_job(pc_pool *base, pc_job *job, int signum, pc_lost why, pc_err *err)
 {
     pc_place *at = job->slot;
     pc_slot *child = at->slot;
+    uint64_t seq = job->seq;
 
     (void)base;
-    // an outcome on its way in is not undone: pc_slot_drain() sees it before the death
-    child->kill_why = why;
-    if (kill(child->pid, signum) < 0 && errno != ESRCH) {
+    pc_slot_recall(child);
+    if (pc_gate_started(child->gate) != seq) {
+        return 0;
+    }
+    if (kill(child->pid, signum) < 0) {
         return pc_fail_errno(err, PC_EIO, "kill");
     }
-    return pc_slot_hurry(child, kill_now, TERM_GRACE_NS, err);
+    at->kill_why = why;
+    if (child->state == PC_SLOT_UP) {
+        child->state = PC_SLOT_RETIRING;
+    }
+    // only a limit has the last word: a task may catch the signal of a revoke
+    if (why == PC_LOST_HARD && pc_slot_hurry(child, kill_now, TERM_GRACE_NS, NULL) < 0) {
+        kill_now(child, pc_mono_now());
+    }
+    return 0;
 }
 
 static void

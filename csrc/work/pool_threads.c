@@ -6,8 +6,8 @@
  * sleeps on `work`, takes a job, runs it and puts a finished record; it rings `bell` (an
  * eventfd the loop watches). There are never more jobs than threads, so a job never waits behind a running one. A
  * start is not worth a wake-up: the loop looks after a millisecond, and at every outcome.
- * Shutdown: `quit` is set, all are woken; threads that run on after the deadline keep the pool's memory (leaked on
- * purpose: a thread can't be killed). */
+ * Shutdown: `quit` is set, all are woken. A thread can't be killed: when the pool is destroyed while one runs on, the
+ * pool is `orphaned`: that thread frees the job it runs, and the last one to leave frees the pool. */
 #include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -25,7 +25,8 @@ typedef struct task {
     pc_link mine;  // in `given`: loop's thread only
     pc_job *job;
     unsigned long thread;  // interpreter's id of the thread that runs it
-    bool started;          // under the lock
+    bool started;          // under the lock: a thread has it
+    bool over;             // under the lock: run() has returned
     bool reported;
     pc_outcome outcome;
     pc_buf memory;
@@ -44,8 +45,9 @@ typedef struct threads {
     int in_hand;       // length of `given`
     int bell;
     bool quit;
+    bool orphaned;     // no owner any more
     pc_watch watch;
-    pc_timer start_check;
+    pc_timer look;
 } threads;
 
 static void
@@ -57,12 +59,32 @@ ring(threads *pool)
     (void)done;  // only fails when the counter is full, and then the bell rings already
 }
 
+static void
+free_task(task *at)
+{
+    pc_buf_fini(&at->memory);
+    pc_free(at);
+}
+
+static void
+free_pool(threads *pool)
+{
+    if (pool->bell >= 0) {
+        (void)close(pool->bell);
+    }
+    pthread_cond_destroy(&pool->work);
+    pthread_cond_destroy(&pool->gone);
+    pthread_mutex_destroy(&pool->lock);
+    pc_free(pool);
+}
+
 /* --- in the threads ---------------------------------------------------- */
 
 static task *
 take_task(threads *pool)
 {
     task *got = NULL;
+    bool last = false;
 
     pthread_mutex_lock(&pool->lock);
     while (!pool->quit && pool->live <= pool->wanted && pc_list_empty(&pool->waiting)) {
@@ -74,10 +96,29 @@ take_task(threads *pool)
         got->started = true;
     } else {
         pool->live--;
+        last = pool->orphaned && pool->live == 0;
         pthread_cond_broadcast(&pool->gone);
     }
     pthread_mutex_unlock(&pool->lock);
+    if (last) {
+        free_pool(pool);
+    }
     return got;
+}
+
+static void
+hand_in(threads *pool, task *at)
+{
+    pthread_mutex_lock(&pool->lock);
+    at->over = true;
+    if (pool->orphaned) {
+        pc_job_free(at->job);
+        free_task(at);
+    } else {
+        pc_list_put_back(&pool->finished, &at->link);
+        ring(pool);
+    }
+    pthread_mutex_unlock(&pool->lock);
 }
 
 static void
@@ -90,10 +131,7 @@ thread_main(void *ctx)
     while ((at = take_task(pool)) != NULL) {
         at->outcome.state = PC_FAILURE;
         runner->run(runner->ctx, pc_job_frame(at->job), &at->outcome, &at->memory);
-        pthread_mutex_lock(&pool->lock);
-        pc_list_put_back(&pool->finished, &at->link);
-        pthread_mutex_unlock(&pool->lock);
-        ring(pool);
+        hand_in(pool, at);
     }
 }
 
@@ -118,8 +156,7 @@ report_done(threads *pool, task *at)
     pool->in_hand--;
     job->slot = NULL;
     pool->base.hooks.done(pool->base.hooks.ctx, job, &at->outcome);
-    pc_buf_fini(&at->memory);
-    pc_free(at);
+    free_task(at);
 }
 
 static task *
@@ -132,19 +169,41 @@ take_finished(threads *pool)
 }
 
 static void
+report_finished(threads *pool)
+{
+    task *at;
+
+    while ((at = take_finished(pool)) != NULL) {
+        report_done(pool, at);
+    }
+}
+
+static void
 bell_rang(void *ctx, unsigned events)
 {
     threads *pool = ctx;
     uint64_t count;
-    task *at;
 
     (void)events;
     ssize_t got = read(pool->bell, &count, sizeof(count));
     (void)got;
-    while ((at = take_finished(pool)) != NULL) {
-        report_done(pool, at);
-    }
+    report_finished(pool);
     pool->base.hooks.room(pool->base.hooks.ctx);
+}
+
+/* Lock held. A job that runs on leaves the worker's hands: its thread frees it. */
+static void
+let_go(threads *pool, task *at)
+{
+    pc_link_remove(&at->mine);
+    if (at->started && !at->over) {
+        pc_loop_clear_timer(pool->base.loop, &at->job->timer);
+        pc_link_remove(&at->job->link);
+        return;
+    }
+    at->job->slot = NULL;
+    pc_link_remove(&at->link);
+    free_task(at);
 }
 
 static void
@@ -155,23 +214,20 @@ destroy(pc_pool *base)
     if (pool == NULL) {
         return;
     }
-    pc_loop_clear_timer(base->loop, &pool->start_check);
-    if (pool->bell >= 0) {
-        pc_loop_unwatch(base->loop, &pool->watch);
-    }
+    pc_loop_clear_timer(base->loop, &pool->look);
+    pc_loop_unwatch(base->loop, &pool->watch);
     pthread_mutex_lock(&pool->lock);
-    bool busy = pool->live > 0;
+    pool->quit = true;
+    while (!pc_list_empty(&pool->given)) {
+        let_go(pool, PC_CONTAINER_OF(pool->given.next, task, mine));
+    }
+    pool->orphaned = pool->live > 0;
+    bool orphaned = pool->orphaned;
+    pthread_cond_broadcast(&pool->work);
     pthread_mutex_unlock(&pool->lock);
-    if (busy) {
-        return;  // a thread still runs a task and will come back here
+    if (!orphaned) {
+        free_pool(pool);
     }
-    if (pool->bell >= 0) {
-        (void)close(pool->bell);
-    }
-    pthread_cond_destroy(&pool->work);
-    pthread_cond_destroy(&pool->gone);
-    pthread_mutex_destroy(&pool->lock);
-    pc_free(pool);
 }
 
 static bool
@@ -184,7 +240,7 @@ has_started(threads *pool, const task *at)
 }
 
 static void
-check_starts(void *ctx, pc_mono now)
+look_for_starts(void *ctx, pc_mono now)
 {
     threads *pool = ctx;
     bool open = false;
@@ -198,7 +254,7 @@ check_starts(void *ctx, pc_mono now)
         }
     }
     if (open) {
-        (void)pc_loop_set_timer(pool->base.loop, &pool->start_check,
+        (void)pc_loop_set_timer(pool->base.loop, &pool->look,
                                 pc_mono_add(now, START_CHECK_NS), NULL);
     }
 }
@@ -208,6 +264,7 @@ create(const pc_pool_config *config, pc_loop *loop, const pc_runner *runner,
        const pc_pool_hooks *hooks, const pc_log *log, pc_err *err)
 {
     threads *pool = pc_zalloc(sizeof(*pool));
+    pthread_condattr_t attributes;
 
     if (pool == NULL) {
         pc_fail_nomem(err);
@@ -216,11 +273,14 @@ create(const pc_pool_config *config, pc_loop *loop, const pc_runner *runner,
     pool->base = (pc_pool){&pc_pool_threads, *config, *hooks, runner, log, loop};
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->work, NULL);
-    pthread_cond_init(&pool->gone, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&pool->gone, &attributes);
+    pthread_condattr_destroy(&attributes);
     pc_link_init(&pool->waiting);
     pc_link_init(&pool->finished);
     pc_link_init(&pool->given);
-    pc_timer_init(&pool->start_check, check_starts, pool);
+    pc_timer_init(&pool->look, look_for_starts, pool);
     pool->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (pool->bell < 0) {
         pc_fail_errno(err, PC_EIO, "eventfd");
@@ -269,6 +329,9 @@ resize(pc_pool *base, int size, pc_err *err)
     pthread_mutex_unlock(&pool->lock);
     for (int i = 0; i < missing; i++) {
         if (start_thread(pool, size - missing + i, err) < 0) {
+            pthread_mutex_lock(&pool->lock);
+            pool->wanted = pool->live;  // or jobs would wait for threads that are not there
+            pthread_mutex_unlock(&pool->lock);
             return -1;
         }
     }
@@ -314,8 +377,8 @@ submit(pc_pool *base, pc_job *job, pc_err *err)
     pc_list_put_back(&pool->waiting, &at->link);
     pthread_cond_signal(&pool->work);
     pthread_mutex_unlock(&pool->lock);
-    if (pool->start_check.node.place == 0) {
-        (void)pc_loop_set_timer(base->loop, &pool->start_check,
+    if (pool->look.node.place == 0) {
+        (void)pc_loop_set_timer(base->loop, &pool->look,
                                 pc_mono_add(pc_mono_now(), START_CHECK_NS), NULL);
     }
     return 0;
@@ -327,10 +390,11 @@ soft_limit(pc_pool *base, pc_job *job, pc_err *err)
     threads *pool = (threads *)base;
     task *at = job->slot;
 
+    // under the lock, so that it is this task that is interrupted, and not the thread's next
     pthread_mutex_lock(&pool->lock);
-    unsigned long thread = at->thread;
+    int rc = at->over ? 0 : base->runner->interrupt(base->runner->ctx, at->thread);
     pthread_mutex_unlock(&pool->lock);
-    if (base->runner->interrupt(base->runner->ctx, thread) < 0) {
+    if (rc < 0) {
         return pc_fail(err, PC_ESTATE, "the thread that ran the task is gone");
     }
     return 0;
@@ -367,8 +431,7 @@ recall(pc_pool *base)
         pc_link_remove(&at->mine);
         pool->in_hand--;
         job->slot = NULL;
-        pc_buf_fini(&at->memory);
-        pc_free(at);
+        free_task(at);
         base->hooks.back(base->hooks.ctx, job);
     }
 }
@@ -386,11 +449,8 @@ static void
 stop(pc_pool *base, pc_mono deadline)
 {
     threads *pool = (threads *)base;
-    int64_t left = deadline.ns - pc_mono_now().ns;
-    struct timespec until;
+    struct timespec until = {deadline.ns / PC_NS_PER_SEC, deadline.ns % PC_NS_PER_SEC};
 
-    (void)clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += left > 0 ? left / PC_NS_PER_SEC + 1 : 0;
     pthread_mutex_lock(&pool->lock);
     pool->quit = true;
     pthread_cond_broadcast(&pool->work);
@@ -400,6 +460,7 @@ stop(pc_pool *base, pc_mono deadline)
         }
     }
     pthread_mutex_unlock(&pool->lock);
+    report_finished(pool);
     base->hooks.child(base->hooks.ctx, 0, 0, false, NULL);
 }
 

@@ -74,17 +74,22 @@ pc_slot_recall(pc_slot *child)
         if (last->job->seq <= started) {
             break;
         }
-        pc_job *job = pc_slot_remove(last);
-        pool->base.hooks.back(pool->base.hooks.ctx, job);
+        child->given--;
+        pool->base.hooks.back(pool->base.hooks.ctx, pc_slot_remove(last));
     }
     pc_loop_clear_timer(pool->base.loop, &child->stall);
+    pc_slot_look_for_start(child);
 }
 
 void
 pc_slot_stalled(void *ctx, pc_mono now)
 {
+    pc_slot *child = ctx;
+
     (void)now;
-    pc_slot_recall(ctx);
+    // or the same jobs would go to it and come back every few milliseconds, each time as bytes that it has not read
+    child->stalled = true;
+    pc_slot_recall(child);
 }
 
 void
@@ -111,6 +116,9 @@ set_watch(pc_slot *child, bool write)
         return;
     }
     child->want_write = write;
+    if (child->starved || child->ended) {
+        return;
+    }
     if (pc_loop_watch(child->pool->base.loop, &child->watch,
                       write ? PC_READ | PC_WRITE : PC_READ, &err) < 0) {
         pc_log_write(child->pool->base.log, PC_ERROR, "pool: %s", err.msg);
@@ -171,7 +179,7 @@ worn_out(const pc_slot *child, int64_t rss_kib)
 {
     const pc_pool_config *config = &child->pool->base.config;
 
-    return (config->max_tasks > 0 && child->given >= config->max_tasks)
+    return (config->max_tasks > 0 && child->done >= config->max_tasks)
            || (config->max_rss_kib > 0 && rss_kib > config->max_rss_kib);
 }
 
@@ -187,6 +195,9 @@ came_up(pc_slot *child)
     child->was_up = true;
     pc_loop_clear_timer(pool->base.loop, &child->hurry);
     pool->base.hooks.child(pool->base.hooks.ctx, child->index, child->pid, true, NULL);
+    if (child->index >= pool->size) {  // the pool shrank meanwhile
+        pc_slot_retire(child);
+    }
 }
 
 static void
@@ -203,6 +214,8 @@ take_outcome(pc_slot *child, const pc_up_frame *frame, pc_slice document)
     pc_place *at = pc_slot_first(child);
     pc_slot_report_started(at);
     pc_job *job = pc_slot_remove(at);
+    child->done++;
+    child->stalled = false;
     pc_outcome outcome = {
         .state = (pc_state)frame->state,
         .flags = frame->flags,
@@ -241,6 +254,32 @@ take_frames(pc_slot *child)
     pc_buf_reset(&child->in, 1 << 20);
 }
 
+/* The descriptor stays readable: watched, it would keep the loop from sleeping until there is memory. */
+static void
+starve(pc_slot *child)
+{
+    pc_prefork *pool = child->pool;
+
+    if (pc_loop_set_timer(pool->base.loop, &pool->look, pc_mono_add(pc_mono_now(), STALL_NS), NULL) == 0) {
+        pc_loop_unwatch(pool->base.loop, &child->watch);
+        child->starved = true;
+    }
+}
+
+void
+pc_slot_feed(pc_slot *child)
+{
+    if (child->starved && child->fd >= 0) {
+        child->starved = false;
+        pc_slot_drain(child);
+    }
+    if (!child->starved && child->fd >= 0 && child->watch.slot == 0 && !child->ended
+        && pc_loop_watch(child->pool->base.loop, &child->watch,
+                         child->want_write ? PC_READ | PC_WRITE : PC_READ, NULL) < 0) {
+        starve(child);
+    }
+}
+
 /* Reads what is there. */
 void
 pc_slot_drain(pc_slot *child)
@@ -248,7 +287,8 @@ pc_slot_drain(pc_slot *child)
     while (child->fd >= 0) {
         char *to = pc_buf_reserve(&child->in, READ_CHUNK, NULL);
         if (to == NULL) {
-            return;  // tried again at the next turn
+            starve(child);
+            return;
         }
         ssize_t got = recv(child->fd, to, READ_CHUNK, MSG_DONTWAIT);
         if (got <= 0) {
@@ -257,6 +297,7 @@ pc_slot_drain(pc_slot *child)
             }
             if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) {
                 // closed by a dying child; keep the socket for the final drain, stop listening
+                child->ended = true;
                 pc_loop_unwatch(child->pool->base.loop, &child->watch);
             }
             return;

@@ -16,6 +16,7 @@
 #include "work/pipe.h"
 
 #define PC_SLOTS_MAX 4096
+#define PC_RESPAWN_DELAY_NS (500 * PC_NS_PER_MS)
 
 typedef enum pc_slot_state { PC_SLOT_EMPTY, PC_SLOT_STARTING, PC_SLOT_UP, PC_SLOT_RETIRING } pc_slot_state;
 
@@ -36,12 +37,15 @@ typedef struct pc_slot {
     pc_link jobs;      // given, in order; job->link belongs to the worker, so: nodes
     size_t jobs_len;
     uint64_t sent_seq;
-    int64_t given;
+    int64_t given;     // in this child's life, less those taken back
+    int64_t done;
     pc_buf in;
     pc_buf out;
     bool want_write;
-    pc_lost kill_why;
     bool was_up;
+    bool stalled;      // what was queued here was taken back: nothing more until it answers
+    bool ended;        // the end of its stream was seen
+    bool starved;      // no memory to read with: not watched until the next look
 } pc_slot;
 
 /* Place of a job in a slot: job->slot points here. */
@@ -50,6 +54,7 @@ typedef struct pc_place {
     pc_job *job;
     pc_slot *slot;
     bool started;
+    pc_lost kill_why;  // should the process die of it
 } pc_place;
 
 struct pc_prefork {
@@ -58,9 +63,9 @@ struct pc_prefork {
     int len;         // slots made
     int size;        // slots wanted
     pc_gate *gates;  // shared
-    pc_slot *chosen;    // by room(), for submit()
+    pc_slot *chosen; // by room(), for submit()
     pc_defer flush;
-    pc_timer start_check;
+    pc_timer look;   // for starts, and for memory
     bool stopping;
 };
 
@@ -89,6 +94,8 @@ void pc_slot_watch_progress(pc_slot *child);
 void pc_slot_flush(pc_slot *child);
 /* Reads and handles what is there. */
 void pc_slot_drain(pc_slot *child);
+/* Goes on reading where memory was out. */
+void pc_slot_feed(pc_slot *child);
 void pc_slot_ready(void *slot, unsigned events);
 void pc_slot_close(pc_slot *child);
 /* No new jobs; ends when idle. */

@@ -13,8 +13,6 @@
 #include "base/mem.h"
 #include "work/slot.h"
 
-#define RESPAWN_DELAY_NS (500 * PC_NS_PER_MS)
-
 /* --- death ------------------------------------------------------------- */
 
 static void
@@ -43,8 +41,8 @@ lose_jobs(pc_slot *child, const char *how)
             continue;
         }
         pc_slot_report_started(last);
-        pc_job *job = pc_slot_remove(last);
-        pool->base.hooks.lost(pool->base.hooks.ctx, job, child->kill_why, how);
+        pc_lost why = last->kill_why;
+        pool->base.hooks.lost(pool->base.hooks.ctx, pc_slot_remove(last), why, how);
     }
 }
 
@@ -64,9 +62,11 @@ pc_slot_clear(pc_slot *child)
     pc_buf_reset(&child->in, 0);
     pc_buf_reset(&child->out, 0);
     child->want_write = false;
+    child->stalled = false;
+    child->starved = false;
+    child->ended = false;
     child->state = PC_SLOT_EMPTY;
     child->pid = 0;
-    child->kill_why = PC_LOST_DIED;
 }
 
 int
@@ -92,24 +92,24 @@ pc_slot_respawn(void *ctx, pc_mono now)
     }
     if (pc_slot_spawn(child, &err) < 0) {
         pc_log_write(pool->base.log, PC_ERROR, "cannot start a pool process: %s", err.msg);
-        (void)pc_slot_hurry(child, pc_slot_respawn, RESPAWN_DELAY_NS, NULL);
+        (void)pc_slot_hurry(child, pc_slot_respawn, PC_RESPAWN_DELAY_NS, NULL);
     }
 }
 
-/* A child that never came up is not replaced at once: it would burn the machine. */
+/* A child that never came up, or did nothing before it died, is not replaced at once: it would burn the machine. */
 static void
-replace(pc_slot *child, bool was_up)
+replace(pc_slot *child, bool useful)
 {
     pc_prefork *pool = child->pool;
 
     if (pool->stopping || child->index >= pool->size) {
         return;
     }
-    if (was_up) {
+    if (useful) {
         pc_slot_respawn(child, pc_mono_now());
         return;
     }
-    (void)pc_slot_hurry(child, pc_slot_respawn, RESPAWN_DELAY_NS, NULL);
+    (void)pc_slot_hurry(child, pc_slot_respawn, PC_RESPAWN_DELAY_NS, NULL);
 }
 
 static void
@@ -117,7 +117,7 @@ bury(pc_slot *child, const siginfo_t *info, bool known)
 {
     pc_prefork *pool = child->pool;
     char how[64];
-    bool was_up = child->was_up;
+    bool useful = child->was_up && child->given > 0;
     pid_t pid = child->pid;
 
     describe_exit(info, known, how, sizeof(how));
@@ -125,7 +125,7 @@ bury(pc_slot *child, const siginfo_t *info, bool known)
     lose_jobs(child, how);
     pc_slot_clear(child);
     pool->base.hooks.child(pool->base.hooks.ctx, child->index, pid, false, how);
-    replace(child, was_up);
+    replace(child, useful);
     pool->base.hooks.room(pool->base.hooks.ctx);
 }
 
@@ -206,6 +206,7 @@ adopt(pc_slot *child, pid_t pid, int fd, pc_err *err)
     child->state = PC_SLOT_STARTING;
     child->was_up = false;
     child->given = 0;
+    child->done = 0;
     child->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (child->pidfd < 0) {
         return pc_fail_errno(err, PC_EIO, "pidfd_open");
@@ -268,7 +269,6 @@ pc_slot_new(pc_prefork *pool, int index, pc_err *err)
     child->fd = -1;
     child->pidfd = -1;
     child->gate = &pool->gates[index];
-    child->kill_why = PC_LOST_DIED;
     pc_link_init(&child->jobs);
     pc_buf_init(&child->in);
     pc_buf_init(&child->out);

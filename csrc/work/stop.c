@@ -6,29 +6,65 @@
 #include "work/machine.h"
 
 static void
-give_back_list(pc_worker *worker, pc_link *list)
+move_list(pc_worker *worker, pc_link *from)
 {
-    // from the back, so that each one put at the queue's front leaves the order as it was
-    while (!pc_list_empty(list)) {
-        pc_job *job = PC_CONTAINER_OF(list->prev, pc_job, link);
+    while (!pc_list_empty(from)) {
+        pc_job *job = PC_CONTAINER_OF(from->next, pc_job, link);
         pc_worker_unlist(worker, job);
-        pc_finish_settle(worker, job, PC_REQUEUE);
+        pc_worker_list(worker, job, PC_JOB_READY, false);
     }
 }
 
-void
-pc_stop_give_back(pc_worker *worker)
+static bool
+earlier(const pc_link *a, const pc_link *b)
+{
+    return PC_CONTAINER_OF(a, pc_job, link)->tag < PC_CONTAINER_OF(b, pc_job, link)->tag;
+}
+
+/* By delivery. Merges runs of 1, 2, 4, … jobs: no recursion, no memory. */
+static void
+sort_by_tag(pc_link *list, size_t len)
+{
+    pc_link left, right, sorted;
+
+    for (size_t run = 1; run < len; run *= 2) {
+        pc_link_init(&sorted);
+        while (!pc_list_empty(list)) {
+            pc_link_init(&left);
+            pc_link_init(&right);
+            for (size_t i = 0; i < 2 * run && !pc_list_empty(list); i++) {
+                pc_list_put_back(i < run ? &left : &right, pc_list_take_front(list));
+            }
+            while (!pc_list_empty(&left) || !pc_list_empty(&right)) {
+                bool from_left = pc_list_empty(&right)
+                                 || (!pc_list_empty(&left) && earlier(left.next, right.next));
+                pc_list_put_back(&sorted, pc_list_take_front(from_left ? &left : &right));
+            }
+        }
+        while (!pc_list_empty(&sorted)) {
+            pc_list_put_back(list, pc_list_take_front(&sorted));
+        }
+    }
+}
+
+/* In order of delivery: what the broker puts back keeps its order then. */
+static void
+give_back(pc_worker *worker)
 {
     size_t at = 0;
     pc_spec *spec;
 
-    worker->pool->ops->recall(worker->pool);
     while ((spec = pc_map_next(&worker->specs, &at)) != NULL) {
-        give_back_list(worker, &spec->limited);
+        move_list(worker, &spec->limited);
         pc_loop_clear_timer(worker->loop, &spec->token);
     }
-    give_back_list(worker, &worker->held);
-    give_back_list(worker, &worker->ready);
+    move_list(worker, &worker->held);
+    sort_by_tag(&worker->ready, worker->ready_len);
+    while (!pc_list_empty(&worker->ready)) {
+        pc_job *job = PC_CONTAINER_OF(worker->ready.next, pc_job, link);
+        pc_worker_unlist(worker, job);
+        pc_finish_settle(worker, job, PC_REQUEUE);
+    }
 }
 
 static void
@@ -54,6 +90,9 @@ pc_worker_stop(pc_worker *worker, pc_stop how, pc_mono deadline)
         return;
     }
     bool first = worker->phase != PC_PHASE_STOPPING;
+    if (first) {  // while running on, so that all that comes back is in `ready`
+        worker->pool->ops->recall(worker->pool);
+    }
     worker->phase = PC_PHASE_STOPPING;
     worker->stop_deadline = deadline;
     pc_loop_clear_timer(worker->loop, &worker->reconnect);
@@ -62,7 +101,7 @@ pc_worker_stop(pc_worker *worker, pc_stop how, pc_mono deadline)
         if (worker->connected) {
             (void)worker->source->ops->pause(worker->source, NULL);
         }
-        pc_stop_give_back(worker);
+        give_back(worker);
     }
     if (how == PC_STOP_COLD) {
         worker->stop_how = PC_STOP_COLD;
@@ -88,6 +127,9 @@ pc_stop_advance(pc_worker *worker)
     }
     pc_err err = {0};
     pc_mono soon = pc_mono_add(pc_mono_now(), 5 * PC_NS_PER_SEC);
+    if (late) {
+        cancel_running(worker);
+    }
     worker->pool->ops->stop(worker->pool, late ? pc_mono_now() : soon);
     if (worker->connected
         && worker->source->ops->close(worker->source, soon, &err) < 0) {

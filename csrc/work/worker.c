@@ -118,6 +118,7 @@ make_source(pc_worker *worker, pc_err *err)
     if (worker->source == NULL) {
         return -1;
     }
+    worker->prefetch_sent = worker->config.prefetch;
     return ops->prefetch(worker->source, worker->config.prefetch, err);
 }
 

@@ -1,0 +1,743 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "worker_world.h"
+
+#include <errno.h>
+#include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness.h"
+#include "io/memory_hub.h"
+
+static rig *the_rig;                   // one a process
+static atomic_ulong interrupted;       // thread
+static _Thread_local volatile sig_atomic_t soft_now;
+
+static void
+note(rig *r, const char *what, const char *detail)
+{
+    char word[80];
+
+    if (r->quiet) {
+        return;
+    }
+    snprintf(word, sizeof word, "%s:%s ", what, detail);
+    PC_ASSERT(strlen(r->words) + strlen(word) < sizeof r->words, "too many words");
+    strcat(r->words, word);
+    if (r->on_hook != NULL) {
+        r->on_hook(r, word);
+    }
+}
+
+static void
+note_job(rig *r, const char *what, const pc_job *job)
+{
+    char id[32];
+    pc_slice slice = pc_job_id(job);
+
+    snprintf(id, sizeof id, "%.*s", (int)slice.len, slice.ptr);
+    note(r, what, id);
+}
+
+/* --- the runner -------------------------------------------------------- */
+
+static int
+number_of(const pc_message *message)
+{
+    static const char key[] = "\"id\": \"t";
+    const char *at = memmem(message->headers.ptr, message->headers.len, key, sizeof key - 1);
+
+    return at == NULL ? 0 : atoi(at + sizeof key - 1);
+}
+
+static bool
+soft_limit_reached(void)
+{
+    unsigned long self = (unsigned long)pthread_self();
+
+    if (soft_now || atomic_compare_exchange_strong(&interrupted, &self, 0)) {
+        soft_now = 0;
+        atomic_fetch_add(&the_rig->shared->soft, 1);
+        return true;
+    }
+    return false;
+}
+
+/* true: interrupted by the soft limit */
+static bool
+nap(long ms)
+{
+    pc_mono end = in_ms((int)ms);
+    struct timespec slice = {0, 1000000};
+
+    while (pc_mono_now().ns < end.ns) {
+        nanosleep(&slice, NULL);
+        if (soft_limit_reached()) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void
+make_big(pc_outcome *outcome, pc_buf *memory, long kb)
+{
+    size_t len = (size_t)kb * 1024;
+    char *to = pc_buf_reserve(memory, len, NULL);
+
+    if (to != NULL) {
+        memset(to, 'b', len);
+        pc_buf_commit(memory, len);
+        outcome->document = pc_buf_slice(memory);
+    }
+}
+
+static const struct {
+    const char *word;
+    pc_state state;
+    unsigned flags;
+    bool document;
+} endings[] = {
+    {"ok", PC_SUCCESS, 0, true},          {"fail", PC_FAILURE, 0, true},
+    {"ignore", PC_IGNORED, 0, false},     {"retry", PC_RETRY, 0, true},
+    {"reject", PC_REJECTED, 0, false},    {"requeue", PC_REJECTED, PC_OUT_REQUEUE, false},
+    {"refuse", PC_FAILURE, PC_OUT_REFUSED, false},
+    {"undecodable", PC_FAILURE, PC_OUT_UNDECODABLE, false},
+};
+
+static void
+end_with(pc_outcome *outcome, size_t i)
+{
+    outcome->state = endings[i].state;
+    outcome->flags = endings[i].flags | (endings[i].document ? PC_OUT_DOCUMENT : 0);
+    if (outcome->document.ptr == NULL) {
+        outcome->document = pc_slice_str(endings[i].word);
+    }
+}
+
+static void
+obey(const char *word, long value, pc_outcome *outcome, pc_buf *memory)
+{
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+        if (strcmp(word, endings[i].word) == 0) {
+            end_with(outcome, i);
+        }
+    }
+    if (strcmp(word, "sleep") == 0 && nap(value)) {
+        end_with(outcome, 1);
+    } else if (strcmp(word, "gate") == 0) {
+        while (atomic_load(&the_rig->shared->open) == 0 && !nap(1)) {
+        }
+    } else if (strcmp(word, "raise") == 0) {
+        raise((int)value);
+    } else if (strcmp(word, "exit") == 0) {
+        _exit((int)value);
+    } else if (strcmp(word, "deaf") == 0) {
+        signal(SIGTERM, SIG_IGN);
+    } else if (strcmp(word, "big") == 0) {
+        make_big(outcome, memory, value);
+    } else if (strcmp(word, "nodoc") == 0) {
+        outcome->flags &= ~PC_OUT_DOCUMENT;
+    }
+}
+
+static void
+run(void *ctx, pc_slice frame, pc_outcome *outcome, pc_buf *memory)
+{
+    rig *r = ctx;
+    pc_message message;
+    char script[128];
+    char *rest = NULL;
+    pc_mono start = pc_mono_now();
+
+    PC_ASSERT_INT(pc_message_unpack(frame, &message, NULL), 0);
+    int number = number_of(&message);
+    int place = atomic_fetch_add(&r->shared->total, 1) + 1;
+    if (atomic_fetch_add(&r->shared->runs[number], 1) == 0) {
+        atomic_store(&r->shared->first[number], place);
+    }
+    end_with(outcome, 0);
+    snprintf(script, sizeof script, "%.*s", message.body.len < 100 ? (int)message.body.len : 100,
+             message.body.ptr);
+    for (char *word = strtok_r(script, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) {
+        char *colon = strchr(word, ':');
+        if (colon != NULL) {
+            *colon = '\0';
+        }
+        obey(word, colon == NULL ? 0 : atol(colon + 1), outcome, memory);
+    }
+    atomic_fetch_add(&r->shared->ended[number], 1);
+    outcome->run_ns = pc_mono_now().ns - start.ns;
+}
+
+static pid_t
+fork_child(void *ctx)
+{
+    rig *r = ctx;
+
+    r->forks++;
+    if (r->fork_fails) {
+        errno = EAGAIN;
+        return -1;
+    }
+    return fork();
+}
+
+static void
+on_usr1(int signum)
+{
+    (void)signum;
+    if (pc_child_soft_due(the_rig->child)) {
+        soft_now = 1;
+    }
+}
+
+static int
+child_start(void *ctx, int index, const pc_child *child)
+{
+    rig *r = ctx;
+
+    (void)index;
+    r->child = child;
+    signal(SIGUSR1, on_usr1);
+    pc_worker_abandon(r->worker);
+    atomic_fetch_add(&r->shared->child_starts, 1);
+    while (r->start_hangs) {
+        pause();
+    }
+    return r->start_code;
+}
+
+static int
+child_stop(void *ctx, int code)
+{
+    atomic_fetch_add(&((rig *)ctx)->shared->child_stops, 1);
+    return code;
+}
+
+static void
+child_exit(void *ctx, int code)
+{
+    (void)ctx;
+    _exit(code);
+}
+
+static int
+child_signals(void *ctx)
+{
+    (void)ctx;
+    return 0;
+}
+
+typedef struct errand {
+    void (*main)(void *arg);
+    void *arg;
+} errand;
+
+static void *
+thread_main(void *arg)
+{
+    errand what = *(errand *)arg;
+
+    free(arg);
+    what.main(what.arg);
+    return NULL;
+}
+
+static int
+start_thread(void *ctx, void (*main)(void *arg), void *arg, int index, pc_err *err)
+{
+    rig *r = ctx;
+    errand *what = malloc(sizeof *what);
+    pthread_t thread;
+
+    (void)index;
+    if (r->fork_fails || what == NULL) {
+        free(what);
+        return pc_fail(err, PC_EIO, "no thread");
+    }
+    *what = (errand){main, arg};
+    PC_ASSERT_INT(pthread_create(&thread, NULL, thread_main, what), 0);
+    pthread_detach(thread);
+    return 0;
+}
+
+static int
+interrupt_thread(void *ctx, unsigned long thread)
+{
+    (void)ctx;
+    atomic_store(&interrupted, thread);
+    return 0;
+}
+
+static unsigned long
+thread_id(void *ctx)
+{
+    (void)ctx;
+    return (unsigned long)pthread_self();
+}
+
+/* --- hooks ------------------------------------------------------------- */
+
+static void
+on_ready(void *ctx)
+{
+    ((rig *)ctx)->ready++;
+}
+
+static void
+on_down(void *ctx, const pc_err *why, int attempt, double next_try)
+{
+    rig *r = ctx;
+
+    (void)attempt;
+    r->down++;
+    r->gave_up += next_try < 0;
+    note(r, "down", pc_code_name(why->code));
+}
+
+static void
+on_received(void *ctx, pc_job *job)
+{
+    rig *r = ctx;
+
+    PC_ASSERT(job->tag < LEDGER_MAX);
+    r->number[job->tag] = atoi(pc_job_id(job).ptr + 1);
+    note_job(r, "received", job);
+}
+
+static void
+on_accepted(void *ctx, pc_job *job)
+{
+    note_job(ctx, "accepted", job);
+}
+
+static pc_settle
+on_bad(void *ctx, pc_bad why, const pc_message *message, const pc_err *err)
+{
+    static const char *const names[] = {"unknown", "no_task", "headers", "refused"};
+
+    (void)message;
+    (void)err;
+    note(ctx, "bad", names[why]);
+    return PC_REJECT;
+}
+
+static void
+on_lost(void *ctx, pc_job *job, pc_lost why, const char *how, bool requeued)
+{
+    static const char *const names[] = {"died", "hard", "terminated"};
+
+    note_job(ctx, "lost", job);
+    note(ctx, requeued ? "requeued" : "final", names[why]);
+    note(ctx, "how", how);
+}
+
+static void
+on_revoked(void *ctx, pc_job *job, pc_revoked why)
+{
+    static const char *const names[] = {"expired", "revoked", "terminated"};
+
+    note_job(ctx, names[why], job);
+}
+
+static void
+on_soft_limit(void *ctx, pc_job *job, double seconds)
+{
+    (void)seconds;
+    note_job(ctx, "soft", job);
+}
+
+static void
+on_cancelled(void *ctx, const char *queue)
+{
+    note(ctx, "cancelled", queue);
+}
+
+static void
+on_store_failed(void *ctx, pc_job *job, const pc_err *why)
+{
+    (void)why;
+    note_job(ctx, "unstored", job);
+}
+
+static void
+on_store_down(void *ctx, const pc_err *why, bool up)
+{
+    (void)why;
+    note(ctx, "store", up ? "up" : "down");
+}
+
+static void
+on_child(void *ctx, int index, pid_t pid, bool up, const char *how)
+{
+    rig *r = ctx;
+
+    (void)index, (void)pid, (void)how;
+    r->ups += up;
+    r->deaths += !up;
+}
+
+static void
+on_log(void *ctx, pc_level level, const char *msg, size_t len)
+{
+    ((rig *)ctx)->errors += level >= PC_ERROR;
+    printf("log %d: %.*s\n", level, (int)len, msg);
+}
+
+/* --- spies ------------------------------------------------------------- */
+
+static int
+spy_settle(pc_source *source, uint64_t tag, pc_settle how, pc_err *err)
+{
+    static const char *const names[] = {"ack", "reject", "requeue"};
+    rig *r = the_rig;
+    char id[16];
+
+    PC_ASSERT(tag < LEDGER_MAX);
+    PC_ASSERT(r->fate[tag] == 0, "delivery %d (t%d) is settled twice; %s", (int)tag, r->number[tag],
+              r->words);
+    r->fate[tag] = (unsigned char)(1 + how);
+    r->settled++;
+    snprintf(id, sizeof id, "t%d", r->number[tag]);
+    note(r, names[how], id);
+    return r->source_real->settle(source, tag, how, err);
+}
+
+static int
+spy_prefetch(pc_source *source, unsigned count, pc_err *err)
+{
+    the_rig->prefetch = count;
+    return the_rig->source_real->prefetch(source, count, err);
+}
+
+static int
+spy_connect(pc_source *source, pc_err *err)
+{
+    pc_queue queue = {.name = "q"};
+
+    if (the_rig->source_real->add_queue(source, &queue, err) < 0) {
+        return -1;
+    }
+    return the_rig->source_real->connect(source, err);
+}
+
+static void
+put_stored(rig *r, void *cookie)
+{
+    pc_err why = {.code = PC_EDATA, .msg = "refused by the test"};
+
+    note_job(r, r->store_rejects ? "rejected" : "stored", cookie);
+    r->stored_real(r->worker, cookie, r->store_rejects ? &why : NULL);
+}
+
+static void
+spy_stored(void *ctx, void *cookie, const pc_err *why)
+{
+    rig *r = the_rig;
+
+    (void)ctx, (void)why;
+    if (!r->store_paused) {
+        put_stored(r, cookie);
+        return;
+    }
+    PC_ASSERT(r->cookies_len < 64);
+    r->cookies[r->cookies_len++] = cookie;
+}
+
+static int
+spy_put(pc_store *store, const pc_store_item *item, void *cookie, pc_err *err)
+{
+    if (the_rig->store_refuses) {
+        return pc_fail(err, PC_ELIMIT, "refused by the test");
+    }
+    return the_rig->store_real->put(store, item, cookie, err);
+}
+
+static size_t
+spy_pending(const pc_store *store)
+{
+    return the_rig->cookies_len + the_rig->store_real->pending(store);
+}
+
+static void
+spy_on(rig *r)
+{
+    r->source_real = r->worker->source->ops;
+    r->source_spy = *r->source_real;
+    r->source_spy.settle = spy_settle;
+    r->source_spy.prefetch = spy_prefetch;
+    r->source_spy.connect = spy_connect;
+    r->worker->source->ops = &r->source_spy;
+    r->store_real = r->worker->store->ops;
+    r->store_spy = *r->store_real;
+    r->store_spy.put = spy_put;
+    r->store_spy.pending = spy_pending;
+    r->worker->store->ops = &r->store_spy;
+    r->stored_real = r->worker->store->hooks.stored;
+    r->worker->store->hooks.stored = spy_stored;
+}
+
+/* --- life -------------------------------------------------------------- */
+
+void
+rig_init(rig *r, const char *pool, int size)
+{
+    *r = (rig){.ready = 0};
+    the_rig = r;
+    world_setup(&r->w);
+    world_declare(&r->w, "q", NULL, NULL, NULL);
+    r->shared = mmap(NULL, sizeof *r->shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                     -1, 0);
+    PC_ASSERT(r->shared != MAP_FAILED);
+    r->log = (pc_log){PC_INFO, on_log, r};
+    r->store = (pc_store_config){.scheme = "memory", .hub = r->w.hub};
+    r->config = (pc_worker_config){
+        .broker = &r->w.config, .store = &r->store, .pool = pool,
+        .pool_config = {.size = size, .fair = true, .start_timeout = 4},
+        .prefetch = 16, .retry = true, .retry_on_startup = true, .max_retries = -1,
+        .want_received = true, .want_accepted = true,
+        .result_content_type = "application/json", .result_content_encoding = "utf-8",
+    };
+    r->runner = (pc_runner){run, fork_child, child_start, child_stop, child_exit, child_signals,
+                            start_thread, interrupt_thread, thread_id, r};
+    r->hooks = (pc_worker_hooks){on_ready, on_down, on_received, on_accepted, on_bad, on_lost,
+                                 on_revoked, on_soft_limit, on_cancelled, on_store_failed,
+                                 on_store_down, on_child, r};
+}
+
+void
+rig_make(rig *r)
+{
+    pc_err err = {0};
+
+    r->worker = pc_worker_new(&r->config, &r->runner, &r->hooks, &r->log, &err);
+    PC_ASSERT(r->worker != NULL, "%s", err.msg);
+    spy_on(r);
+}
+
+void
+rig_start(rig *r)
+{
+    pc_err err = {0};
+
+    if (r->worker == NULL) {
+        rig_make(r);
+    }
+    PC_ASSERT(pc_worker_start(r->worker, &err) == 0, "%s", err.msg);
+    RIG_UNTIL(r, r->ready > 0);
+}
+
+void
+rig_free(rig *r)
+{
+    pc_worker_free(r->worker);
+    world_teardown(&r->w);
+    munmap(r->shared, sizeof *r->shared);
+}
+
+const char *
+rig_queue(rig *r)
+{
+    static char all[4096];
+    pc_producer *producer = r->w.producer;
+    pc_message message;
+    pc_buf memory;
+    bool found = true;
+
+    all[0] = '\0';
+    pc_buf_init(&memory);
+    for (;;) {
+        PC_ASSERT_INT(producer->ops->get(producer, "q", &found, &message, &memory, soon, NULL), 0);
+        if (!found) {
+            break;
+        }
+        size_t len = strlen(all);
+        PC_ASSERT(len + 16 < sizeof all);
+        snprintf(all + len, 16, "t%d ", number_of(&message));
+    }
+    pc_buf_fini(&memory);
+    return all;
+}
+
+const char *
+rig_stop(rig *r, pc_stop how, int ms)
+{
+    int rc = 1;
+
+    pc_worker_stop(r->worker, how, in_ms(ms));
+    for (pc_mono end = in_ms(ms + 7000); rc == 1;) {
+        PC_ASSERT(pc_mono_now().ns < end.ns, "does not stop; %s", r->words);
+        rc = rig_turn(r, 50);
+    }
+    PC_ASSERT_INT(rc, 0);
+    pid_t pids[8];
+    PC_ASSERT_INT(pc_worker_pids(r->worker, pids, 8), 0);
+    return rig_queue(r);
+}
+
+/* --- tasks ------------------------------------------------------------- */
+
+pc_spec
+rig_spec(const char *name)
+{
+    return (pc_spec){.name = (char *)(uintptr_t)name, .acks_on_failure = true,
+                     .acks_on_timeout = true, .time_limit = NAN, .soft_time_limit = NAN};
+}
+
+void
+rig_add(rig *r, pc_spec spec)
+{
+    if (r->worker == NULL) {
+        rig_make(r);
+    }
+    PC_ASSERT_INT(pc_worker_task(r->worker, &spec, NULL), 0);
+}
+
+void
+rig_task(rig *r, const char *name, bool late)
+{
+    pc_spec spec = rig_spec(name);
+
+    spec.acks_late = late;
+    rig_add(r, spec);
+}
+
+void
+rig_send_with(rig *r, int number, const char *task, const char *script, const char *headers)
+{
+    char text[400];
+    pc_message message;
+
+    snprintf(text, sizeof text, "{\"task\": \"%s\", \"id\": \"t%d\"%s}", task, number, headers);
+    pc_message_init(&message);
+    message.routing_key = pc_slice_str("q");
+    message.headers_kind = PC_HEADERS_JSON;
+    message.headers = pc_slice_str(text);
+    message.body = pc_slice_str(script);
+    message.content_type = pc_slice_str("application/json");
+    PC_ASSERT_INT(pc_hub_publish(r->w.hub, &message, true, NULL), 0);
+}
+
+void
+rig_send(rig *r, int number, const char *task, const char *script)
+{
+    rig_send_with(r, number, task, script, "");
+}
+
+static const char *
+moment(const char *name, int ms, char *out, size_t size)
+{
+    char iso[PC_ISO_MAX];
+    pc_wall when = {pc_wall_now().us + ms * 1000LL};
+
+    (void)pc_wall_format(when, 0, iso);
+    snprintf(out, size, ", \"%s\": \"%s\"", name, iso);
+    return out;
+}
+
+const char *
+rig_eta(int ms)
+{
+    static char text[80];
+
+    return moment("eta", ms, text, sizeof text);
+}
+
+const char *
+rig_expires(int ms)
+{
+    static char text[80];
+
+    return moment("expires", ms, text, sizeof text);
+}
+
+/* --- turning and looking ----------------------------------------------- */
+
+int
+rig_turn(rig *r, int ms)
+{
+    pc_err err = {0};
+    int rc = pc_worker_turn(r->worker, in_ms(ms), &err);
+
+    r->waits++;
+    if (rc < 0) {
+        printf("turn: %s\n", err.msg);
+    }
+    return rc;
+}
+
+void
+rig_turns(rig *r, int ms)
+{
+    for (pc_mono end = in_ms(ms); pc_mono_now().ns < end.ns;) {
+        PC_ASSERT(rig_turn(r, 5) >= 0);
+    }
+}
+
+void
+rig_break(rig *r)
+{
+    pc_err why = {.code = PC_EIO, .msg = "broken by the test"};
+    pc_source *source = r->worker->source;
+
+    // what was settled this turn is as good as lost, too, but the hub has no notion of that
+    PC_ASSERT_INT(r->source_real->close(source, soon, NULL), 0);
+    source->hooks.down(source->hooks.ctx, &why);
+}
+
+void
+rig_release_store(rig *r)
+{
+    size_t len = r->cookies_len;
+
+    r->store_paused = false;
+    r->cookies_len = 0;
+    for (size_t i = 0; i < len; i++) {
+        put_stored(r, r->cookies[i]);
+    }
+}
+
+int
+rig_seen(const rig *r, const char *word)
+{
+    int n = 0;
+
+    for (const char *at = r->words; at != NULL && *at != '\0';) {
+        size_t len = strcspn(at, " ");
+        n += len == strlen(word) && memcmp(at, word, len) == 0;
+        at += len + (at[len] == ' ');
+    }
+    return n;
+}
+
+bool
+rig_before(const rig *r, const char *a, const char *b)
+{
+    const char *first = strstr(r->words, a);
+    const char *second = strstr(r->words, b);
+
+    return first != NULL && second != NULL && first < second;
+}
+
+pc_worker_stats
+rig_stats(const rig *r)
+{
+    pc_worker_stats stats;
+
+    pc_worker_get_stats(r->worker, &stats);
+    return stats;
+}
+
+bool
+rig_is_idle(const rig *r)
+{
+    pc_worker_stats s = rig_stats(r);
+
+    return s.held + s.limited + s.ready + s.in_pool + s.storing == 0;
+}

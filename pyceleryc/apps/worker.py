@@ -80,6 +80,9 @@ class Worker(WorkController):
         self.restart = False
         self._cold = False
         self._interrupted = False
+        self._actions: dict[int, Callable[[int], None]] = {}
+        self._arrived: list[int] = []
+        self._handling = False
         self._options = {'loglevel': loglevel, 'logfile': logfile, 'pidfile': pidfile, **kwargs}
         super().__init__(app, hostname, **kwargs)
         self.logfile = node_format(logfile, self.hostname)
@@ -170,32 +173,42 @@ class Worker(WorkController):
         """Take over the signals of the process; other threads than the main one cannot."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for name, handler in self._handlers().items():
-            signal.signal(getattr(signal, name), handler)
-
-    def _handlers(self) -> dict[str, Callable[[int, FrameType | None], None]]:
         cold_term = os.environ.get('REMAP_SIGTERM') == 'SIGQUIT'
-        return {
-            'SIGINT': self._on_interrupt,
-            'SIGTERM': self._on_quit if cold_term else self._on_term,
-            'SIGQUIT': self._on_quit,
-            'SIGHUP': self._on_hangup,
-            'SIGUSR1': self._on_dump,
+        self._actions = {
+            signal.SIGINT: self._on_interrupt,
+            signal.SIGTERM: self._on_quit if cold_term else self._on_term,
+            signal.SIGQUIT: self._on_quit,
+            signal.SIGHUP: self._on_hangup,
+            signal.SIGUSR1: self._on_dump,
         }
+        for signum in self._actions:
+            signal.signal(signum, self._on_signal)
 
-    def _on_term(self, signum: int, frame: FrameType | None) -> None:
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        """A signal may come while another is handled; they take effect one after the other."""
+        self._arrived.append(signum)
+        while self._arrived and not self._handling:
+            self._handling = True
+            try:
+                while self._arrived:
+                    first = self._arrived.pop(0)
+                    self._actions[first](first)
+            finally:
+                self._handling = False
+
+    def _on_term(self, signum: int) -> None:
         if self._stop_asked is None:
             self._warm(signum, EX_OK)
 
-    def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
+    def _on_interrupt(self, signum: int) -> None:
         if self._interrupted or self._cold:
-            self._on_quit(signum, frame)
+            self._on_quit(signum)
             return
         self._interrupted = True
         say(AGAIN_COLD)
         self._warm(signum, EX_FAILURE)
 
-    def _on_quit(self, signum: int, frame: FrameType | None) -> None:
+    def _on_quit(self, signum: int) -> None:
         if self._cold:
             self._announce(signum, 'Hard', EX_FAILURE)
             raise WorkerTerminate(EX_FAILURE)
@@ -209,13 +222,13 @@ class Worker(WorkController):
         else:
             self.terminate(in_sighandler=True, exitcode=EX_FAILURE)
 
-    def _on_hangup(self, signum: int, frame: FrameType | None) -> None:
+    def _on_hangup(self, signum: int) -> None:
         """The terminal is gone; or, without one, the configuration is to be read again."""
         if self._stop_asked is None:
             self.restart = not isatty(sys.__stdin__)
             self._warm(signum, EX_OK)
 
-    def _on_dump(self, signum: int, frame: FrameType | None) -> None:
+    def _on_dump(self, signum: int) -> None:
         say(cry() or '', sys.__stderr__)
 
     def _warm(self, signum: int, exitcode: int) -> None:

@@ -29,7 +29,7 @@ __all__ = ('worker',)
 _DETACHED = '_PYCELERYC_DETACHED'
 COUNT = click.IntRange(min=0)
 #: Errors that say it all: a traceback would only hide them.
-_PLAIN = (ImproperlyConfigured, SecurityError, OperationalError, OSError)
+_PLAIN = (ImproperlyConfigured, SecurityError, OSError)
 
 
 def _option(group: str, *names: str, **attributes: Any) -> Any:
@@ -117,8 +117,12 @@ def _run(ctx: click.Context, hostname: str, options: dict[str, Any]) -> int:
     try:
         made = context.app.Worker(context.app, hostname, no_color=context.no_color, quiet=context.quiet, **options)
         made.start()
+    except OperationalError:
+        # The log says why, and how often it was tried.
+        return EX_FAILURE
     except _PLAIN as exc:
-        context.error(f'pyceleryc worker: {exc}', fg='red')
+        # The worker's log may be a file that nobody looks at while the terminal says nothing.
+        click.secho(f'pyceleryc worker: {exc}', fg='red', file=sys.__stderr__)
         return EX_FAILURE
     except Exception:
         traceback.print_exc(file=sys.__stderr__)

@@ -343,7 +343,7 @@ def test_broker_down_is_tried_again_until_term(worker: Start) -> None:
     command = worker(BROKER=f"amqp://guest:guest@127.0.0.1:{brokers.free_port()}//", BACKEND="rpc://")
     line = command.wait_for("Cannot connect to amqp://guest:**@127.0.0.1")
     assert "ERROR/MainProcess" in line
-    assert "Trying again in 2.00 seconds... (1/100)" in command.wait_for("Trying again")
+    assert re.match(r"Trying again in \d\.\d\d seconds\.\.\. \(1/100\)", command.wait_for("Trying again"))
     command.wait_for("(2/100)")
     command.send(signal.SIGTERM)
     assert command.end(10) == 0
@@ -360,7 +360,7 @@ def test_wrong_password(worker: Start, amqp_url: str) -> None:
     url = re.sub(r"//[^@]*@", "//guest:not-the-password@", amqp_url)
     command = worker(BROKER=url, BACKEND="rpc://")
     assert command.end() == 1
-    assert "ACCESS_REFUSED" in command.output and "Traceback" not in command.output
+    assert "access refused for user 'guest'" in command.output and "Traceback" not in command.output
     assert "not-the-password" not in command.output
 
 
@@ -371,10 +371,16 @@ def test_missing_vhost(worker: Start, amqp_url: str, unique: Unique) -> None:
     assert "not found" in command.output and "Traceback" not in command.output
 
 
-def test_database_in_a_missing_directory(worker: Start) -> None:
-    command = worker(BROKER="sqlite:////nowhere/at/all/tasks.db", BACKEND="rpc://")
-    assert command.end() == 1
-    assert "/nowhere/at/all" in command.output and "Traceback" not in command.output
+def test_database_in_a_missing_directory(worker: Start, project: Path, python: Python) -> None:
+    """Tried again, as a broker that is down: the disk may be mounted a moment later."""
+    database = f"sqlite:///{project}/later/tasks.db"
+    command = worker(BROKER=database, BACKEND=database)
+    assert "the directory must exist and be writable" in command.wait_for("Cannot connect to sqlite:///")
+    (project / "later").mkdir()
+    command.wait_for(READY)
+    command.send(signal.SIGTERM)
+    assert command.end() == 0
+    assert "Traceback" not in command.output
 
 
 @pytest.mark.parametrize("name, source, says", [

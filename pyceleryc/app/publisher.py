@@ -21,6 +21,10 @@ __all__ = ('Publisher', 'RetryPolicy')
 
 #: Seconds that the end of the process waits for confirms (D16).
 EXIT_TIMEOUT = 5.0
+#: Seconds after which the first attempt to connect tells what went wrong so far.
+REFUSAL_TIMEOUT = 0.05
+#: Seconds that a caller who wants no retries waits for a connection that was lost.
+NO_RETRY_TIMEOUT = 0.1
 #: AMQP properties that a message may have.
 PROPERTIES = frozenset({
     'content_type', 'content_encoding', 'delivery_mode', 'priority', 'correlation_id',
@@ -73,6 +77,7 @@ class Publisher:
         #: The ``_core.Producer`` in use, or None; see :attr:`core`.
         self.current: Any = None
         self._declared: dict[str, Queue] = {}
+        self._was_connected = False
         _state.publishers.add(self)
 
     @property
@@ -89,27 +94,46 @@ class Publisher:
     # -- sending ------------------------------------------------------------------------
 
     def call(self, function: Callable[[Any], Any], policy: RetryPolicy) -> Any:
-        """Return ``function(core)``; after a lost connection try again as *policy* says.
+        """Return ``function(core)``; if there is no connection try again as *policy* says.
+
+        A connection that was there and is lost is not the policy's business: the core
+        itself waits for it to come back, for ``publish_timeout`` seconds.
 
         :raises OperationalError: it could not be done; the cause is the core's error.
         """
         pauses = policy.pauses()
         while True:
             try:
+                self._connect()
                 return function(self.core)
             except _core.BadData:
                 raise
             except Exception as exc:
-                lost = isinstance(exc, _core.ConnectionLost)
-                again = lost or isinstance(exc, policy.retry_errors)
-                pause = next(pauses, None) if again else None
+                pause = next(pauses, None) if self._may_retry(exc, policy) else None
                 if pause is None:
                     if isinstance(exc, _core.CoreError):
                         raise OperationalError(str(exc)) from exc
                     raise
-            if lost:
-                self.fail_over()
+                if isinstance(exc, _core.CoreError):
+                    self.fail_over()
             time.sleep(pause)
+
+    def _connect(self) -> None:
+        """Connect for the first time; ConnectionLost at once if that is refused."""
+        core = self.core
+        if self._was_connected:
+            return
+        try:
+            # The core goes on trying until the deadline, but a refusal is known at once.
+            core.connect(REFUSAL_TIMEOUT)
+        except _core.Timeout:
+            core.connect(None)
+        self._was_connected = True
+
+    def _may_retry(self, exc: Exception, policy: RetryPolicy) -> bool:
+        if isinstance(exc, (_core.ConnectionLost, _core.Timeout)):
+            return not self._was_connected or len(self.configs) > 1
+        return isinstance(exc, policy.retry_errors)
 
     def has_declared(self, queue: Queue) -> bool:
         """Tell whether :meth:`declare` has nothing to do for *queue*."""
@@ -132,6 +156,8 @@ class Publisher:
         :param due: Unix time, for drivers that hold messages until then.
         :param timeout: seconds; None means the configured one.
         """
+        if timeout is None and policy.max_retries == 0:
+            timeout = NO_RETRY_TIMEOUT
         known = {key: value for key, value in properties.items()
                  if key in PROPERTIES and value is not None}
 
@@ -149,11 +175,15 @@ class Publisher:
         with self._lock:
             self.configs.append(self.configs.pop(0))
             old, self.current = self.current, None
-            self._declared.clear()
+            self._forget_connection()
         if old is not None:
             old.close(0)
 
     # -- the end ------------------------------------------------------------------------
+
+    def _forget_connection(self) -> None:
+        self._declared.clear()
+        self._was_connected = False
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until the broker has confirmed everything."""
@@ -164,7 +194,7 @@ class Publisher:
         """Flush, then disconnect.  It may be used again: that connects anew."""
         with self._lock:
             core, self.current = self.current, None
-            self._declared.clear()
+            self._forget_connection()
         if core is not None:
             core.close(timeout)
 
@@ -172,7 +202,7 @@ class Publisher:
         """In the child: forget the parent's connection without touching it."""
         self._lock = threading.Lock()
         core, self.current = self.current, None
-        self._declared.clear()
+        self._forget_connection()
         if core is not None:
             core.abandon()
 

@@ -6,6 +6,9 @@ BUILD ?= build
 PY    := $(VENV)/bin/python
 CC    ?= cc
 
+# Runs a command with RabbitMQ and Redis: those that answer here, or private ones for as long as it takes.
+SERVERS := $(PY) tests/brokers.py
+
 LIBS    := librabbitmq yajl hiredis sqlite3 openssl
 CFLAGS  := @tools/cflags -Werror -g -Icsrc -Itests/c
 ASAN    := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -18,7 +21,7 @@ TEST_SRC := $(wildcard tests/c/*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 EXT_SRC  := $(wildcard csrc/*/*.c csrc/*/*.h) setup.py tools/cflags
 
-.PHONY: all test demo check build ctest ctest-asan asan pytest lint leaks soak bench fuzz clean
+.PHONY: all test demo check check-all build ctest ctest-asan asan pytest lint leaks soak bench fuzz clean
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -35,9 +38,12 @@ demo:
 	@$(MAKE) --no-print-directory build
 	$(PY) examples/demo.py
 
-# Cheap and telling first; pytest last, so that its summary closes the output.
 check: build
 	@$(MAKE) --no-print-directory -j2 lint
+	@$(SERVERS) $(MAKE) --no-print-directory check-all
+
+# Cheap and telling first; pytest last, so that its summary closes the output.
+check-all:
 	@$(MAKE) --no-print-directory -j2 ctest
 	@$(MAKE) --no-print-directory -j2 ctest-asan
 	@$(MAKE) --no-print-directory pytest
@@ -79,11 +85,11 @@ endef
 $(eval $(call variant,plain))
 $(eval $(call variant,asan))
 
-ctest: $(BUILD)/c/plain/run
-	$< $(T)
+ctest: $(BUILD)/c/plain/run | $(READY)
+	$(SERVERS) $< $(T)
 
-ctest-asan asan: $(BUILD)/c/asan/run
-	CT_TIMEOUT=$${CT_TIMEOUT:-60} $< $(T)
+ctest-asan asan: $(BUILD)/c/asan/run | $(READY)
+	CT_TIMEOUT=$${CT_TIMEOUT:-60} $(SERVERS) $< $(T)
 
 # ---- Python tests, checks ----
 
@@ -103,7 +109,7 @@ soak: build
 	@for script in tests/soak/*.py; do echo "$$script"; $(PY) "$$script" || exit 1; done
 
 bench: build $(BUILD)/c/plain/run
-	$(BUILD)/c/plain/run -b $(T)
+	$(SERVERS) $(BUILD)/c/plain/run -b $(T)
 	@for script in benchmarks/bench_*.py; do echo "$$script"; $(PY) "$$script" || exit 1; done
 
 # One program per decoder; each mutates its corpus for FUZZ_SECONDS under ASan + UBSan.

@@ -7,6 +7,11 @@ may be killed and started again on the same port with the same data:
         publish(server.url)
         server.kill()           # SIGKILL, as a crash
         server.start()          # returns when it accepts connections again
+
+As a program it runs a command that finds both servers in PYCELERYC_TEST_AMQP and
+PYCELERYC_TEST_REDIS, and ends with the command's exit code:
+
+    python tests/brokers.py make check
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from urllib.parse import urlsplit
 
 from amqp.exceptions import AMQPError
@@ -291,8 +297,9 @@ def private_redis(options: Mapping[str, str] | None = None) -> Iterator[PrivateR
 @contextmanager
 def amqp_server() -> Iterator[str]:
     """The URL of a RabbitMQ: PYCELERYC_TEST_AMQP, the one on the standard port, or a private one."""
-    url = os.environ.get("PYCELERYC_TEST_AMQP") or "amqp://guest:guest@127.0.0.1:5672//"
-    if "PYCELERYC_TEST_AMQP" in os.environ or answers(url):
+    given = os.environ.get("PYCELERYC_TEST_AMQP")
+    url = given or "amqp://guest:guest@127.0.0.1:5672//"
+    if given or answers(url):
         yield url
         return
     with private_rabbitmq() as server:
@@ -302,9 +309,34 @@ def amqp_server() -> Iterator[str]:
 @contextmanager
 def redis_server() -> Iterator[str]:
     """The URL of a Redis: PYCELERYC_TEST_REDIS, the one on the standard port, or a private one."""
-    url = os.environ.get("PYCELERYC_TEST_REDIS") or "redis://127.0.0.1:6379/0"
-    if "PYCELERYC_TEST_REDIS" in os.environ or answers(url):
+    given = os.environ.get("PYCELERYC_TEST_REDIS")
+    url = given or "redis://127.0.0.1:6379/0"
+    if given or answers(url):
         yield url
         return
     with private_redis() as server:
         yield server.url
+
+
+def run_with_servers(command: list[str]) -> int:
+    """Run `command` with the URLs of both servers in its environment; its exit code."""
+    with amqp_server() as amqp, redis_server() as redis:
+        urls = {"PYCELERYC_TEST_AMQP": amqp, "PYCELERYC_TEST_REDIS": redis}
+        # Make hands its job slots down in open files.
+        code = subprocess.run(command, env=os.environ | urls, close_fds=False).returncode
+    return code if code >= 0 else 128 - code
+
+
+def end(signum: int, frame: FrameType | None) -> None:
+    """Leave as after an exception, so that private servers are stopped."""
+    sys.exit(128 + signum)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, end)
+    try:
+        sys.exit(run_with_servers(sys.argv[1:]))
+    except BrokerError as error:
+        sys.exit(f"pyceleryc: {error}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

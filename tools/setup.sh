@@ -40,6 +40,7 @@ find_missing() {
     if [ "$want" = test ]; then
         need rabbitmq-server test -x /usr/lib/rabbitmq/bin/rabbitmq-server
         need redis-server command -v redis-server
+        need openssl command -v openssl
     fi
 }
 

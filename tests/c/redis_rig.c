@@ -93,11 +93,13 @@ redis_server_kill(redis_server *server)
 static int
 common_port(char *host, size_t size)
 {
+    static const char scheme[] = "redis://";
     const char *text = getenv("PYCELERYC_TEST_REDIS");
-    const char *at = text == NULL ? "127.0.0.1:6379" : text;
+    const char *at = text == NULL || *text == '\0' ? "127.0.0.1:6379" : text;
+    at += strncmp(at, scheme, sizeof scheme - 1) == 0 ? sizeof scheme - 1 : 0;
     const char *colon = strrchr(at, ':');
     PC_ASSERT(colon != NULL && (size_t)(colon - at) < size,
-              "PYCELERYC_TEST_REDIS must be host:port, not %s", at);
+              "PYCELERYC_TEST_REDIS must be redis://host:port, not %s", at);
     snprintf(host, size, "%.*s", (int)(colon - at), at);
     return atoi(colon + 1);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What the Redis tests share: the common server (PYCELERYC_TEST_REDIS, host:port, default
- * 127.0.0.1:6379, database 9), private servers that may be killed, and commands on the side to
+/* What the Redis tests share: the common server (PYCELERYC_TEST_REDIS, redis://host:port, default
+ * 127.0.0.1:6379, always database 9), private servers that may be killed, and commands on the side to
  * look at what was stored. Keys are unique per test process and deleted by redis_rig_clean.
  * Everything fails the test when it cannot be done. */
 #ifndef PC_TESTS_REDIS_RIG_H

@@ -8,9 +8,7 @@ __all__ = ('Context', 'without_death_headers')
 #: Headers that the broker adds when a message is dead-lettered; never sent again (T-131).
 _DEATH_PREFIXES = ('x-death', 'x-first-death-', 'x-last-death-')
 #: Headers of the protocol that are no attributes with a default; not the user's either.
-_PROTOCOL_HEADERS = frozenset({
-    'lang', 'task', 'argsrepr', 'kwargsrepr', 'compression', 'x-delivery-count',
-})
+_PROTOCOL_HEADERS = frozenset({'compression', 'x-delivery-count'})
 
 
 def without_death_headers(headers: Any) -> Any:
@@ -30,6 +28,7 @@ class Context:
     _children: list[Any] | None = None
     _protected = 0
     args: Any = None
+    argsrepr: str | None = None
     callbacks: Any = None
     called_directly = True
     chain: Any = None
@@ -47,6 +46,8 @@ class Context:
     ignore_result = False
     is_eager = False
     kwargs: Any = None
+    kwargsrepr: str | None = None
+    lang: str | None = None
     logfile: str | None = None
     loglevel: int | None = None
     origin: str | None = None
@@ -57,6 +58,7 @@ class Context:
     replaced_task_nesting = 0
     root_id: str | None = None
     shadow: str | None = None
+    task: str | None = None
     taskset: str | None = None
     timelimit: Any = None
     utc: bool | None = None

@@ -11,7 +11,7 @@ from kombu.utils.functional import is_list, maybe_list
 from pyceleryc._state import get_current_worker_task
 from pyceleryc.canvas.chord import _chord
 from pyceleryc.canvas.group import group
-from pyceleryc.canvas.signature import Signature, maybe_signature
+from pyceleryc.canvas.signature import Signature, app_of, maybe_signature
 from pyceleryc.canvas.stamping import merged
 from pyceleryc.utils.objects import getitem_property
 from pyceleryc.utils.text import remove_repeating_from_task
@@ -43,6 +43,9 @@ class _chain(Signature):  # noqa: N801  the public name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.apply_async(args, kwargs) if self.tasks else None
+
+    def _own_app(self) -> Any:
+        return super()._own_app() or app_of(self.tasks)
 
     def unchain_tasks(self) -> list[Any]:
         """Return copies of the steps, with the links of the chain."""
@@ -217,7 +220,7 @@ class chain(_chain):  # noqa: N801  the public name
 
 def join(left: Any, right: Any) -> Any:
     """Return *left* followed by *right*; what ``|`` does.  Both stay as they are."""
-    app = left._app or right._app
+    app = left._own_app() or right._own_app()
     steps = unchained(left.clone())
     for step in unchained(right.clone()):
         append_step(steps, step)

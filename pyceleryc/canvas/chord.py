@@ -8,7 +8,7 @@ from kombu.utils.functional import is_list
 from kombu.utils.uuid import uuid
 
 from pyceleryc.canvas.group import descend, group
-from pyceleryc.canvas.signature import Signature, maybe_signature
+from pyceleryc.canvas.signature import Signature, app_of, maybe_signature
 from pyceleryc.canvas.stamping import merged
 from pyceleryc.exceptions import CPendingDeprecationWarning
 from pyceleryc.utils.functional import regen
@@ -57,6 +57,9 @@ class _chord(Signature):  # noqa: N801  the public name
 
     def __call__(self, body: Any = None, **options: Any) -> Any:
         return self.apply_async((), {'body': body} if body else {}, **options)
+
+    def _own_app(self) -> Any:
+        return super()._own_app() or app_of((self.body, *self._header_tasks()))
 
     def _header_group(self) -> Any:
         """Return a copy of the header as a group."""
@@ -179,7 +182,7 @@ class _chord(Signature):  # noqa: N801  the public name
         return errback
 
     def _header_tasks(self) -> Any:
-        return self.tasks.tasks if isinstance(self.tasks, group) else self.tasks
+        return self.tasks.tasks if isinstance(self.tasks, group) else self.tasks or ()
 
     def set_immutable(self, immutable: bool) -> None:
         """Set whether the header's tasks ignore results of other tasks."""

@@ -8,7 +8,7 @@ from kombu.utils.functional import fxrange, is_list
 from kombu.utils.uuid import uuid
 
 from pyceleryc._state import get_current_worker_task
-from pyceleryc.canvas.signature import Signature, maybe_signature
+from pyceleryc.canvas.signature import Signature, app_of, maybe_signature
 from pyceleryc.canvas.stamping import merged
 from pyceleryc.utils.functional import regen
 from pyceleryc.utils.objects import getitem_property
@@ -45,6 +45,9 @@ class group(Signature):  # noqa: N801  the public name
     def __call__(self, *partial_args: Any, **options: Any) -> Any:
         return self.apply_async(partial_args, **options)
 
+    def _own_app(self) -> Any:
+        return super()._own_app() or app_of(self.tasks)
+
     def _flat(self) -> Iterator[Any]:
         """Yield copies of the members, those of nested groups in their place."""
         for task in self.tasks:
@@ -77,7 +80,7 @@ class group(Signature):  # noqa: N801  the public name
             return self.freeze()
         given = {name: value for name, value in options.items() if value is not None}
         members, result, options = self._prepare({**self.options, **given})
-        args, kwargs, _ = self._merge(args, None, None)[0], kwargs, None
+        args = self._merge(args, None, None)[0]
         for member in members[:-1]:
             member.apply_async(args, kwargs, producer=producer, add_to_parent=False, **options)
         # Before the last member is sent: it may be done before we are.

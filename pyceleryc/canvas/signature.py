@@ -86,8 +86,13 @@ class Signature(dict):  # type: ignore[type-arg]
 
     @property
     def app(self) -> Any:
-        """The app that sends it."""
-        return self._app or _state.current_app._get_current_object()
+        """The app that sends it: its own, that of its task or its members, or the current."""
+        return self._own_app() or _state.get_current_app()
+
+    def _own_app(self) -> Any:
+        if self._app is not None:
+            return self._app
+        return self._type.app if self._type is not None else None
 
     @property
     def type(self) -> Any:
@@ -347,9 +352,10 @@ def maybe_signature(d: Any, app: Any = None, clone: bool = False) -> Any:
     return d
 
 
-def signatures(items: Iterable[Any], app: Any = None) -> Iterable[Any]:
-    """Yield each item as a signature."""
-    return (maybe_signature(item, app=app) for item in items)
+def app_of(items: Iterable[Any]) -> Any:
+    """Return the app of the first signature that has one, or None."""
+    apps = (item._own_app() for item in items if isinstance(item, Signature))
+    return next((app for app in apps if app is not None), None)
 
 
 subtask = signature

@@ -139,8 +139,7 @@ class Hooks:
 
     def keeps_state(self, task: Task, request: Context) -> bool:
         """Are results of this run wanted? The message says so, else the task (C-143)."""
-        said = request.get("ignore_result")
-        return not (task.ignore_result if said is None else said)
+        return not request.__dict__.get("ignore_result", task.ignore_result)
 
     def keeps_errors(self, task: Task, request: Context) -> bool:
         return self.keeps_state(task, request) or bool(task.store_errors_even_if_ignored)
@@ -329,22 +328,6 @@ class EagerHooks(Hooks):
 
 # --- tracers ----------------------------------------------------------------------------------------------------------
 
-_STANDARD = frozenset(
-    _core.task_headers("", "", None, None, None, None, None, 0, None, None, None, None, None, None, None, False, 0)
-) | {"compression", "args", "kwargs", "hostname", "delivery_info", "properties", "reply_to", "correlation_id", "is_eager",
-     "called_directly", "callbacks", "errbacks", "chain", "chord", "utc", "headers"}
-
-
-def make_request(fields: dict[str, Any]) -> Context:
-    """The Context of a message. `headers` holds the custom ones only (T-080)."""
-    custom = {name: value for name, value in fields.items() if name not in _STANDARD}
-    nested = fields.get("headers")
-    if isinstance(nested, Mapping):
-        custom.update(nested)
-    fields["headers"] = custom or None
-    return Context(fields)
-
-
 def task_flags(app: Celery, task: Task) -> int:
     """What the core has to ask Python for when it runs this task."""
     conf, loader = app.conf, app.loader
@@ -382,7 +365,7 @@ def register_all(app: Celery, tracer: _core.Tracer) -> None:
 
 
 def make_tracer(app: Celery, hostname: str, hooks: Hooks) -> _core.Tracer:
-    tracer = _core.Tracer(hooks, make_request, hostname, app.conf.enable_utc and not app.conf.timezone,
+    tracer = _core.Tracer(hooks, Context, hostname, app.conf.enable_utc and not app.conf.timezone,
                           _state._task_stack)
     register_all(app, tracer)
     return tracer
@@ -395,7 +378,7 @@ def _eager_tracer(app: Celery) -> _core.Tracer:
     found: _core.Tracer | None = app.__dict__.get("_eager_tracer")
     if found is None:
         hostname = request_hostname()
-        found = _core.Tracer(EagerHooks(app, hostname), make_request, hostname, False, _state._task_stack)
+        found = _core.Tracer(EagerHooks(app, hostname), Context, hostname, False, _state._task_stack)
         app.__dict__["_eager_tracer"] = found
     return found
 

@@ -23,7 +23,8 @@ from kombu.utils.url import maybe_sanitize_url
 
 from pyceleryc import _core, _state, signals
 from pyceleryc.app.drivers import broker_urls, scheme_of
-from pyceleryc.app.trace import LOG_RECEIVED, Hooks, make_request, make_tracer, register_all
+from pyceleryc.app.context import Context
+from pyceleryc.app.trace import LOG_RECEIVED, Hooks, make_tracer, register_all
 from pyceleryc.exceptions import (
     ImproperlyConfigured,
     NotRegistered,
@@ -37,7 +38,7 @@ from pyceleryc.worker.request import Request
 
 if TYPE_CHECKING:
     from pyceleryc.app.base import Celery
-    from pyceleryc.app.task import Context, Task
+    from pyceleryc.app.task import Task
 
 consumer_log = logging.getLogger("celery.worker.consumer.consumer")
 connection_log = logging.getLogger("celery.worker.consumer.connection")
@@ -261,7 +262,7 @@ class MachineHooks:
             "Received unregistered task of type %r.\nThe message has been ignored and discarded.\n\n"
             "Did you remember to import the module containing this task?\nOr maybe you're using relative imports?\n"
             "Registered here: %d tasks; the message (id %s) came from %s.", name, len(self.app.tasks), task_id, fields.get("origin"))
-        context = make_request(fields)
+        context = Context(fields)
         exc = NotRegistered(name)
         if not context.ignore_result:
             self.app.backend.mark_as_failure(task_id, exc, request=context)
@@ -293,7 +294,7 @@ class MachineHooks:
 
     def _task(self, job: _core.Job) -> tuple[Task, Context]:
         task = self.app.tasks[job.name]
-        context = make_request({**job.request(), "hostname": self.machine.hostname})
+        context = Context({**job.request(), "hostname": self.machine.hostname})
         args, kwargs, embed = self._payload(job)
         context.update(args=args, kwargs=kwargs, **embed)
         return task, context
@@ -335,8 +336,7 @@ class MachineHooks:
             task.backend.mark_as_retry(job.id, TaskRevokedError("cancelled by Celery"), None, request=context)
 
     def _keeps(self, task: Task, context: Context) -> bool:
-        said = context.get("ignore_result")
-        return not (task.ignore_result if said is None else said)
+        return not context.__dict__.get("ignore_result", task.ignore_result)
 
     def _fail(self, task: Task, context: Context, exc: Exception) -> None:
         keep = self._keeps(task, context) or bool(task.store_errors_even_if_ignored)

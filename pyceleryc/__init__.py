@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -71,9 +72,13 @@ __all__ = (
 
 def __getattr__(name: str) -> Any:
     module = _LAZY.get(name)
-    if module is None:
+    if module is not None:
+        value = getattr(importlib.import_module(module), name)
+    elif not name.startswith('_') and importlib.util.find_spec(f'{__name__}.{name}'):
+        # "celery.signals" after "import celery" alone: Celery has imported it by then.
+        value = importlib.import_module(f'{__name__}.{name}')
+    else:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    value = getattr(importlib.import_module(module), name)
     globals()[name] = value
     return value
 

@@ -17,6 +17,7 @@ from pyceleryc import __version__, signals
 from pyceleryc.app.utils import appstr
 from pyceleryc.exceptions import WorkerTerminate
 from pyceleryc.platforms import (
+    Pidfile,
     check_privileges,
     create_pidlock,
     isatty,
@@ -73,6 +74,7 @@ class Worker(WorkController):
     ) -> None:
         self.loglevel = mlevel(loglevel)
         self._logfile, self._pidfile = logfile, pidfile
+        self.pidlock: Pidfile | None = None
         self._redirect = (redirect_stdouts, redirect_stdouts_level)
         self.colorize = False if no_color else None
         self.quiet = quiet
@@ -85,15 +87,20 @@ class Worker(WorkController):
         self._handling = False
         self._options = {'loglevel': loglevel, 'logfile': logfile, 'pidfile': pidfile, **kwargs}
         super().__init__(app, hostname, **kwargs)
-        self.logfile = node_format(logfile, self.hostname)
-        self.pidfile = node_format(pidfile, self.hostname)
         self.setup_logging()
         signals.celeryd_after_setup.send(sender=self.hostname, instance=self, conf=self.app.conf)
 
     # -- preparing ------------------------------------------------------------------------
 
     def on_before_init(self, **kwargs: Any) -> None:
-        """Before anything is imported: settings may still be changed by receivers."""
+        """Before anything is imported: settings may still be changed by receivers.
+
+        :raises SystemExit: 73, another process holds the pidfile.
+        """
+        self.logfile = node_format(self._logfile, self.hostname)
+        self.pidfile = node_format(self._pidfile, self.hostname)
+        if self.pidfile:
+            self.pidlock = create_pidlock(self.pidfile)
         signals.celeryd_init.send(
             sender=self.hostname, instance=self, conf=self.app.conf, options=self._options)
         check_privileges(self.app.conf.accept_content)
@@ -116,15 +123,6 @@ class Worker(WorkController):
         set_mp_process_title('celeryd', info=strargv(sys.argv), hostname=self.hostname)
         signals.worker_process_init.connect(self._child_log)
         self.install_signal_handlers()
-
-    def start(self) -> None:
-        """Run until a signal or a fatal error; `exitcode` tells how it ended.
-
-        :raises SystemExit: 73, another process holds the pidfile.
-        """
-        if self.pidfile:
-            create_pidlock(self.pidfile)
-        super().start()
 
     def _child_log(self, **kwargs: Any) -> None:
         """In a process of the pool: a log file named after the process is its own (``%i``, ``%I``)."""

@@ -17,6 +17,7 @@ from pyceleryc.bin.types import (
     JSON_ARRAY,
     JSON_OBJECT,
     LOG_LEVEL,
+    OCTAL,
     CommaSeparatedList,
     ISO8601DateTime,
     ISO8601DateTimeOrFloat,
@@ -82,7 +83,12 @@ class CeleryOption(click.Option):
 
 
 class CeleryCommand(click.Command):
-    """A command whose help shows the options by group."""
+    """A command whose help shows the options by group; an app may add options to it."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the options, with those in ``app.user_options``."""
+        given = getattr(getattr(ctx.obj, 'app', None), 'user_options', None) or {}
+        return [*given.get('preload', ()), *given.get(self.name, ()), *super().get_params(ctx)]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a section per group of options."""
@@ -133,7 +139,7 @@ _DAEMON_OPTIONS: tuple[tuple[list[str], dict[str, Any]], ...] = (
     (['--pidfile'], {'help': 'Keep the process id in this file, and refuse to start if another process holds it.'}),
     (['--uid'], {'help': 'Become this user (name or number).'}),
     (['--gid'], {'help': 'Become a member of this group (name or number).'}),
-    (['--umask'], {'help': 'Permissions to take away from new files, in octal.'}),
+    (['--umask'], {'type': OCTAL, 'help': 'Permissions to take away from new files, in octal.'}),
     (['--executable'], {'help': 'Python to run a detached worker with.'}),
 )
 

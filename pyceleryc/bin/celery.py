@@ -1,7 +1,6 @@
 """The command line itself: global options, and finding the app and the command."""
 from __future__ import annotations
 
-import copy
 import os
 import traceback
 import warnings
@@ -15,7 +14,7 @@ import click
 from pyceleryc import SERIES, __version__
 from pyceleryc._state import get_current_app
 from pyceleryc.app.utils import find_app, find_app_error
-from pyceleryc.bin.base import CeleryCommand, CeleryOption, CLIContext, working_directory
+from pyceleryc.bin.base import CeleryOption, CLIContext, working_directory
 from pyceleryc.bin.call import call
 from pyceleryc.bin.purge import purge
 from pyceleryc.bin.report import report
@@ -35,7 +34,7 @@ _ENVIRONMENT = {
 
 
 class CommandGroup(click.Group):
-    """The commands: ours, those of other packages, with the options an app adds to them."""
+    """The commands, ours and those of other packages."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> click.Context:
         """Keep the arguments, a detached worker is started with them again; *obj* is the app to use, if any."""
@@ -47,9 +46,8 @@ class CommandGroup(click.Group):
         return sorted({*super().list_commands(ctx), *(plugin.name for plugin in _plugins())})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the command with the options of the app added."""
-        found = super().get_command(ctx, cmd_name) or _plugin(cmd_name)
-        return None if found is None else _with_app_options(found, cmd_name, ctx.obj)
+        """Return the command called *cmd_name*, ours or another package's."""
+        return super().get_command(ctx, cmd_name) or _plugin(cmd_name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command; suggest another if there is none of that name."""
@@ -77,17 +75,6 @@ def _plugin(name: str) -> click.Command | None:
                 return None
             return found
     return None
-
-
-def _with_app_options(command: click.Command, name: str, context: CLIContext | None) -> click.Command:
-    options = getattr(getattr(context, 'app', None), 'user_options', None) or {}
-    # A plugin takes no other options than its own.
-    added = [*options.get('preload', ()), *options.get(name, ())] if isinstance(command, CeleryCommand) else []
-    if not added:
-        return command
-    found = copy.copy(command)
-    found.params = [*command.params, *added]
-    return found
 
 
 def _load_app(name: str, ctx: click.Context) -> Any:

@@ -13,8 +13,8 @@ from pyceleryc.utils.log import LOG_LEVELS
 
 __all__ = (
     'COMMA_SEPARATED_LIST', 'ISO8601', 'ISO8601_OR_FLOAT', 'JSON_ARRAY', 'JSON_OBJECT', 'LOG_LEVEL',
-    'POSITIVE', 'CommaSeparatedList', 'ISO8601DateTime', 'ISO8601DateTimeOrFloat', 'JsonArray',
-    'JsonObject', 'LogLevel',
+    'OCTAL', 'CommaSeparatedList', 'ISO8601DateTime', 'ISO8601DateTimeOrFloat', 'JsonArray',
+    'JsonObject', 'LogLevel', 'Octal',
 )
 
 
@@ -96,10 +96,23 @@ class LogLevel(click.Choice[Any]):
         return int(LOG_LEVELS[super().convert(value, param, ctx)])
 
 
+class Octal(click.ParamType[Any]):
+    """A number in octal, such as a umask."""
+
+    name = 'octal'
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        """Return the number."""
+        try:
+            return value if isinstance(value, int) else int(value, 8)
+        except ValueError:
+            self.fail(f'{value!r} is no octal number, such as 022', param, ctx)
+
+
 COMMA_SEPARATED_LIST = CommaSeparatedList()
 JSON_ARRAY = JsonArray()
 JSON_OBJECT = JsonObject()
 ISO8601 = ISO8601DateTime()
 ISO8601_OR_FLOAT = ISO8601DateTimeOrFloat()
 LOG_LEVEL = LogLevel()
-POSITIVE = click.IntRange(min=1)
+OCTAL = Octal()

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from kombu.exceptions import OperationalError
 
+from pyceleryc.apps.worker import Worker
 from pyceleryc.bin.base import (
     COMMA_SEPARATED_LIST,
     LOG_LEVEL,
@@ -19,7 +20,14 @@ from pyceleryc.bin.base import (
     not_yet,
 )
 from pyceleryc.exceptions import ImproperlyConfigured, SecurityError
-from pyceleryc.platforms import EX_FAILURE, EX_OK, detached, maybe_drop_privileges
+from pyceleryc.platforms import (
+    EX_FAILURE,
+    EX_OK,
+    LockFailed,
+    create_pidlock,
+    detached,
+    maybe_drop_privileges,
+)
 from pyceleryc.utils.nodenames import default_nodename, host_format, node_format
 from pyceleryc.worker.machine import POOLS
 
@@ -29,7 +37,7 @@ __all__ = ('worker',)
 _DETACHED = '_PYCELERYC_DETACHED'
 COUNT = click.IntRange(min=0)
 #: Errors that say it all: a traceback would only hide them.
-_PLAIN = (ImproperlyConfigured, SecurityError, OSError)
+_PLAIN = (ImproperlyConfigured, SecurityError, LockFailed, OSError)
 
 
 def _option(group: str, *names: str, **attributes: Any) -> Any:
@@ -80,7 +88,7 @@ def _loglevel(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @click.pass_context
 @handle_preload_options
 def worker(ctx: click.Context, hostname: str, detach: bool, uid: str | None, gid: str | None,
-           umask: str | None, executable: str | None, **options: Any) -> None:
+           umask: int | None, executable: str | None, **options: Any) -> None:
     """Run a worker.
 
     Settings may follow the options: worker.prefetch_multiplier=8
@@ -92,11 +100,11 @@ def worker(ctx: click.Context, hostname: str, detach: bool, uid: str | None, gid
       pyceleryc -A proj worker -P threads -c 50
     """
     _apply_settings(ctx)
-    if detach and os.environ.pop(_DETACHED, None) is None:
+    if os.environ.pop(_DETACHED, None) is None and detach:
         _detach(ctx.obj, hostname, uid, gid, umask, executable, options)
     try:
         if umask is not None:
-            os.umask(int(umask, 8))
+            os.umask(umask)
         maybe_drop_privileges(uid=uid, gid=gid)
     except (KeyError, ValueError, SecurityError) as exc:
         raise click.UsageError(str(exc.args[0]), ctx) from exc
@@ -128,29 +136,45 @@ def _run(ctx: click.Context, hostname: str, options: dict[str, Any]) -> int:
         traceback.print_exc(file=sys.__stderr__)
         return EX_FAILURE
     if made.restart:
-        _start_again(context.app)
+        _start_again(context, made)
     return EX_OK if made.exitcode is None else made.exitcode
 
 
-def _start_again(app: Any) -> None:
+def _start_again(context: CLIContext, old: Worker) -> None:
     """Become a new worker with the same process id; exit handlers do not run in between."""
-    app.close()
+    context.app.close()
+    if old.pidlock is not None:
+        old.pidlock.release()
     sys.__stdout__.flush()
+    os.chdir(context.directory)
+    os.environ[_DETACHED] = '1'
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _detach(context: CLIContext, hostname: str, uid: str | None, gid: str | None, umask: str | None,
+def _detach(context: CLIContext, hostname: str, uid: str | None, gid: str | None, umask: int | None,
             executable: str | None, options: dict[str, Any]) -> None:
     """Go to the background and start anew there: threads and connections of imports do not survive a fork."""
     logfile, pidfile = (_absolute(options[name], hostname) for name in ('logfile', 'pidfile'))
-    # A wrong --executable would fail when nobody can see it any more.
     python = executable or sys.executable
-    if not os.access(python, os.X_OK):
-        raise click.UsageError(f'--executable: {python} cannot be run')
-    with detached(logfile, pidfile, uid, gid, umask if umask is not None else 0o022, context.directory,
+    _check_detached(python, uid, gid, logfile, pidfile)
+    with detached(logfile, pidfile, uid, gid, 0o022 if umask is None else umask, context.directory,
                   fake=bool(os.environ.get('C_FAKEFORK'))):
         os.environ[_DETACHED] = '1'
         os.execv(python, [python, '-m', 'pyceleryc', *context.argv])
+
+
+def _check_detached(python: str, uid: str | None, gid: str | None, logfile: str | None, pidfile: str | None) -> None:
+    """Find out what would go wrong in the background, while somebody can see it."""
+    try:
+        maybe_drop_privileges(uid=uid, gid=gid)
+        if logfile:
+            open(logfile, 'a').close()
+        if pidfile:
+            create_pidlock(pidfile).release()
+    except (KeyError, OSError, LockFailed, SecurityError) as exc:
+        raise click.ClickException(f'cannot detach: {exc}') from exc
+    if not os.access(python, os.X_OK):
+        raise click.ClickException(f'cannot detach: {python} cannot be run by this user; name another with --executable')
 
 
 def _absolute(path: str | None, hostname: str) -> str | None:

@@ -326,8 +326,32 @@ def test_detached_worker_runs_until_term(start: Start, project: Path, python: Py
     pid = int((project / "run/celery.pid").read_text())
     assert os.getsid(pid) != os.getsid(0)
     assert python("print(proj.add.delay(2, 3).get(timeout=10))") == "5"
+    log.write_text("")
+    os.kill(pid, signal.SIGHUP)  # it reads everything anew, in the same process
+    wait_until(lambda: READY in log.read_text())
+    assert int((project / "run/celery.pid").read_text()) == pid
+    assert start("-A", "proj", "worker", "-D", "--pidfile", "run/%n.pid").end() == 73
     os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not (project / "run/celery.pid").exists())
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["-f", "nowhere/w.log"], "nowhere/w.log"),
+    (["--pidfile", "nowhere/w.pid"], "nowhere/w.pid"),
+    (["--uid", "nobody-of-that-name"], "nobody-of-that-name"),
+    (["--executable", "/no/python"], "/no/python"),
+])
+def test_what_would_go_wrong_in_the_background_is_said_before(start: Start, arguments: list[str], says: str) -> None:
+    command = start("-A", "proj", "worker", "-D", *arguments)
+    assert command.end() == 1
+    assert says in command.output and "Traceback" not in command.output
+
+
+def test_files_that_cannot_be_written(start: Start) -> None:
+    for option in ("--pidfile", "--logfile"):
+        command = start("-A", "proj", "worker", option, "nowhere/file")
+        assert command.end() == 1
+        assert "nowhere/file" in command.output and "Traceback" not in command.output
 
 
 def wait_until(condition: Callable[[], bool], timeout: float = 20) -> None:
@@ -409,6 +433,7 @@ def test_app_that_cannot_be_loaded(start: Start, project: Path, name: str, sourc
     (["worker", "nonsense"], "nonsense"),
     (["worker", "no.such_setting=1"], "no_such_setting"),
     (["worker", "-n", "w@%x"], "%x"),
+    (["worker", "--umask", "99"], "no octal number"),
 ])
 def test_wrong_usage(start: Start, arguments: list[str], says: str) -> None:
     command = start("-A", "proj", *arguments)
@@ -430,6 +455,44 @@ def test_options_come_from_the_environment(start: Start) -> None:
     command = start("worker", CELERY_APP="proj", CELERY_WORKER_LOGLEVEL="info", CELERY_WORKER_CONCURRENCY="3")
     command.wait_for(READY)
     assert re.search(r"concurrency:\s+3 \(prefork\)", command.output)
+
+
+OPTIONS = '''
+from click import Option
+from celery import signals
+from proj import app
+
+app.user_options["preload"].add(Option(["-Z", "--zone"], default="dev"))
+app.user_options["worker"].add(Option(["--extra"], is_flag=True))
+
+
+@signals.user_preload_options.connect
+def preload(app, options, **kwargs):
+    print("preload:", options["zone"], flush=True)
+
+
+@signals.celeryd_init.connect
+def init(sender, instance, conf, options, **kwargs):
+    print("init:", sender, options["extra"], flush=True)
+    conf.worker_prefetch_multiplier = 7
+
+
+@signals.worker_shutting_down.connect
+def shutting_down(sender, sig, how, exitcode, **kwargs):
+    import os
+    os.write(1, f"down: {sender} {sig} {how} {exitcode}\\n".encode())
+'''
+
+
+def test_options_of_the_app_and_signals(start: Start, project: Path) -> None:
+    (project / "more.py").write_text(OPTIONS)
+    command = start("-A", "more", "worker", "-Z", "prod", "--extra", "-l", "INFO", "-c", "1", "-n", "w7@%h")
+    command.wait_for("preload: prod")
+    name = command.wait_for("init: w7@").split()[1]
+    command.wait_for(READY)
+    command.send(signal.SIGTERM)
+    assert command.end() == 0
+    assert f"down: {name} SIGTERM Warm 0" in command.output
 
 
 # ---- other commands -----------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@
 #define UNWATCHED_MAX 10000u
 #define TRY_AGAIN (1 * PC_NS_PER_SEC)
 #define SET_UP_SECONDS 4.0  // when no connect timeout is configured
+#define FLUSH_NS (1 * PC_NS_PER_SEC)  // at most, at the end
 #define CONSUMER "results"
 
 typedef struct results {
@@ -370,6 +371,17 @@ abandon(pc_results *base)
     pc_amqp_link_abandon(&of(base)->sender.link);
 }
 
+/* Unread confirms make the kernel reset the connection at close, and the broker may lose what it has not read. */
+static void
+flush_results(results *r)
+{
+    if (pc_amqp_conn_is_ready(&r->sender.link.conn)) {
+        pc_pump_lock(r->sender.pump);
+        (void)pc_amqp_sender_flush(&r->sender, pc_mono_add(pc_mono_now(), FLUSH_NS), NULL);
+        pc_pump_unlock(r->sender.pump);
+    }
+}
+
 static void
 destroy(pc_results *base)
 {
@@ -378,6 +390,7 @@ destroy(pc_results *base)
     }
     results *r = of(base);
     if (r->sender.pump != NULL) {
+        flush_results(r);
         pc_amqp_conn_quit(&r->sender.link.conn);
     }
     pc_amqp_sender_fini(&r->sender);

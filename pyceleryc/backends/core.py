@@ -2,6 +2,7 @@
 polling."""
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
@@ -87,6 +88,12 @@ class Client:
             if results is not None:
                 results.unwatch(task_id)
 
+    def close(self) -> None:
+        """Disconnect, in order; it may be used again."""
+        with self._lock:
+            self._results = self._redis = None
+            self.announced.clear()
+
     def after_fork(self) -> None:
         """In the child: drop the parent's connections without touching them."""
         for core in (self._results, self._redis):
@@ -100,7 +107,13 @@ def _after_fork() -> None:
         client.after_fork()
 
 
+def _at_exit() -> None:
+    for client in list(_state.result_clients.values()):
+        client.close()
+
+
 os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)
 
 
 class CoreBackend(Backend):

@@ -1,0 +1,416 @@
+"""What every result store with a C driver promises, against the real servers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kombu.exceptions import EncodeError
+
+from pyceleryc import states
+from pyceleryc.app.base import Celery
+from pyceleryc.app.context import Context
+from pyceleryc.exceptions import ImproperlyConfigured, TaskRevokedError, TimeoutError
+
+KEEPING = ["memory", "sqlite", "redis"]  # rpc keeps nothing: a result is a message
+ALL = [*KEEPING, "rpc"]
+
+
+@pytest.fixture(params=ALL)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def make_app(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Celery]:
+    urls: dict[str, Callable[[], str]] = {
+        "memory": lambda: "cache+memory://",
+        "sqlite": lambda: f"sqlite:///{tmp_path}/results.db",
+        "redis": lambda: str(request.getfixturevalue("redis_url")),
+        "rpc": lambda: "rpc://",
+    }
+    url = urls[kind]()
+    broker = request.getfixturevalue("amqp_url") if kind == "rpc" else "memory://"
+
+    def make(**settings: Any) -> Celery:
+        return Celery("t", broker=broker, backend=url, set_as_current=False, result_expires=60, **settings)
+
+    return make
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Celery]) -> Iterator[Celery]:
+    app = make_app()
+    yield app
+    if app.conf.result_backend == "rpc://" and app.backend.client.reply_queue:
+        app.amqp.producer.remove(app.backend.client.reply_queue, 5.0)
+
+
+@pytest.fixture
+def id(app: Celery) -> Iterator[str]:
+    made = str(uuid.uuid4())
+    yield made
+    app.backend.forget(made)
+
+
+def request_of(app: Celery, id: str, **fields: Any) -> Context:
+    return Context(id=id, reply_to=app.backend.reply_to, correlation_id=id, task="t.add", **fields)
+
+
+def store(app: Celery, id: str, result: Any, state: str = states.SUCCESS, **fields: Any) -> None:
+    app.backend.store_result(id, result, state, request=request_of(app, id, **fields))
+
+
+def later(seconds: float, *call: Any) -> threading.Timer:
+    timer = threading.Timer(seconds, call[0], call[1:])
+    timer.start()
+    return timer
+
+
+def eventually(check: Callable[[], Any], seconds: float = 5.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := check()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+def test_unknown_is_pending(app: Celery, id: str) -> None:
+    result = app.AsyncResult(id)
+    assert (result.state, result.result, result.ready()) == ("PENDING", None, False)
+    assert app.backend.get_task_meta(id) == {"status": "PENDING", "result": None}
+    assert not result.exists()
+
+
+def test_success(app: Celery, id: str) -> None:
+    app.backend.on_task_call(None, id)
+    store(app, id, {"a": [1, "é", None]}, group="g", parent_id="p")
+    result = app.AsyncResult(id)
+    assert result.get(timeout=10) == {"a": [1, "é", None]}
+    assert result.successful() and result.ready() and not result.failed() and result.exists()
+    meta = result._get_task_meta()
+    assert list(meta) == ["status", "result", "traceback", "children", "date_done", "group_id", "parent_id", "task_id"]
+    assert result.children == [] and result.date_done.tzinfo is not None
+
+
+def test_failure(app: Celery, id: str) -> None:
+    app.backend.on_task_call(None, id)
+    app.backend.mark_as_failure(id, KeyError("b", 3), "Traceback: text", request=request_of(app, id))
+    result = app.AsyncResult(id)
+    with pytest.raises(KeyError) as caught:
+        result.get(timeout=10)
+    assert caught.value.args == ("b", 3)
+    assert result.get(propagate=False).args == ("b", 3)
+    assert (result.state, result.traceback, result.failed()) == ("FAILURE", "Traceback: text", True)
+
+
+def test_revoked(app: Celery, id: str) -> None:
+    app.backend.on_task_call(None, id)
+    app.backend.mark_as_revoked(id, "expired", request=request_of(app, id))
+    with pytest.raises(TaskRevokedError, match="expired"):
+        app.AsyncResult(id).get(timeout=10)
+
+
+def test_states_in_between(app: Celery, id: str) -> None:
+    app.backend.on_task_call(None, id)
+    request = request_of(app, id)
+    app.backend.mark_as_started(id, pid=5, hostname="w@h", request=request)
+    result = app.AsyncResult(id)
+    assert eventually(lambda: result.state == "STARTED")
+    assert result.info == {"pid": 5, "hostname": "w@h"} and result.date_done is None
+    app.backend.mark_as_retry(id, ValueError("again"), "text", request=request)
+    assert eventually(lambda: result.state == "RETRY")
+    assert repr(result.result) == "ValueError('again')" and not result.ready()
+    store(app, id, {"current": 1}, "PROGRESS")
+    assert eventually(lambda: result.state == "PROGRESS")
+    assert result.info == {"current": 1}
+
+
+@pytest.mark.parametrize("kind", KEEPING)
+def test_success_stays(app: Celery, id: str) -> None:
+    store(app, id, 1)
+    store(app, id, None, states.RETRY)
+    assert app.AsyncResult(id).get(timeout=10) == 1
+
+
+def test_waits_until_it_comes(app: Celery, id: str) -> None:
+    app.backend.on_task_call(None, id)
+    timer = later(0.2, store, app, id, 42)
+    start = time.monotonic()
+    assert app.AsyncResult(id).get(timeout=10) == 42
+    assert time.monotonic() - start < 1.5
+    timer.join()
+
+
+def test_waits_without_announcement(app: Celery, id: str, kind: str) -> None:
+    assert app.backend.reply_to is not None or kind != "rpc"
+    app.backend.get_task_meta(id)
+    timer = later(0.2, store, app, id, 42)
+    assert app.AsyncResult(id).get(timeout=10) == 42
+    timer.join()
+
+
+@pytest.mark.parametrize("timeout", [0, 0.1, 0.4])
+def test_waits_in_vain(app: Celery, id: str, timeout: float) -> None:
+    start = time.monotonic()
+    with pytest.raises(TimeoutError):
+        app.AsyncResult(id).get(timeout=timeout)
+    assert timeout <= time.monotonic() - start < timeout + 1.5
+
+
+def test_many_get_the_same_result(app: Celery, id: str) -> None:
+    app.backend.on_task_call(None, id)
+    got: list[Any] = []
+    threads = [threading.Thread(target=lambda: got.append(app.AsyncResult(id).get(timeout=20))) for _ in range(6)]
+    for thread in threads[:3]:
+        thread.start()
+    timer = later(0.2, store, app, id, "x")
+    for thread in threads[3:]:
+        thread.start()
+    for thread in [*threads, timer]:
+        thread.join()
+    assert got == ["x"] * 6
+    assert app.AsyncResult(id).get(timeout=10) == "x"
+
+
+def test_a_forgotten_copy_does_not_end_a_wait(app: Celery, id: str) -> None:
+    app.backend.on_task_call(None, id)
+    got: list[Any] = []
+    thread = threading.Thread(target=lambda: got.append(app.AsyncResult(id).get(timeout=10)))
+    thread.start()
+    time.sleep(0.1)
+    app.backend.on_task_call(None, id)
+    app.AsyncResult(id)  # gone at once
+    store(app, id, 7)
+    thread.join()
+    assert got == [7]
+
+
+def test_messages(app: Celery, id: str) -> None:
+    """C-040"""
+    app.backend.on_task_call(None, id)
+    seen: list[Any] = []
+
+    def work() -> None:
+        for percent in (50, 90):
+            store(app, id, percent, "PROGRESS")
+            time.sleep(0.1)
+        store(app, id, "done")
+
+    timer = later(0.2, work)
+    assert app.AsyncResult(id).get(timeout=10, on_message=seen.append) == "done"
+    timer.join()
+    assert [(meta["status"], meta["result"]) for meta in seen] == [("PROGRESS", 50), ("PROGRESS", 90), ("SUCCESS", "done")]
+    assert all(meta["task_id"] == id for meta in seen)
+
+
+def test_callback_and_interval(app: Celery, id: str) -> None:
+    app.backend.on_task_call(None, id)
+    ticks: list[int] = []
+    got: list[Any] = []
+    timer = later(0.35, store, app, id, 5)
+    result = app.AsyncResult(id)
+    result.get(timeout=10, interval=0.1, on_interval=lambda: ticks.append(1), callback=lambda *args: got.append(args))
+    timer.join()
+    assert got == [(id, 5)] and 2 <= len(ticks) <= 5
+
+
+def test_signals_while_waiting(app: Celery, id: str) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(signum: int, frame: Any) -> None:
+        raise Stop
+
+    app.backend.on_task_call(None, id)
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        timer = later(0.2, os.kill, os.getpid(), signal.SIGUSR1)
+        with pytest.raises(Stop):
+            app.AsyncResult(id).get(timeout=20)
+        timer.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_parents_errors_come_first(app: Celery, id: str) -> None:
+    app.backend.on_task_call(None, id)
+    parent = app.AsyncResult(str(uuid.uuid4()))
+    app.backend.on_task_call(None, parent.id)
+    timer = later(0.2, lambda: app.backend.mark_as_failure(parent.id, KeyError("up"), request=request_of(app, parent.id)))
+    with pytest.raises(KeyError, match="up"):
+        app.AsyncResult(id, parent=parent).get(timeout=10, interval=0.1)
+    timer.join()
+    parent.forget()
+
+
+def test_group(app: Celery) -> None:
+    results = [app.AsyncResult(str(uuid.uuid4())) for _ in range(5)]
+    for result in results:
+        app.backend.on_task_call(None, result.id)
+    store(app, results[0].id, 0)
+    timers = [later(0.3 - 0.05 * number, store, app, result.id, number) for number, result in enumerate(results[1:], 1)]
+    group = app.GroupResult(str(uuid.uuid4()), results)
+    assert group.get(timeout=10) == [0, 1, 2, 3, 4]
+    assert group.get(timeout=10) == [0, 1, 2, 3, 4]
+    assert group.successful() and group.completed_count() == 5
+    for timer in timers:
+        timer.join()
+    group.forget()
+
+
+def test_group_in_the_order_of_completion(app: Celery) -> None:
+    results = [app.AsyncResult(str(uuid.uuid4())) for _ in range(3)]
+    for result in results:
+        app.backend.on_task_call(None, result.id)
+    timers = [later(0.9 - 0.3 * number, store, app, result.id, number) for number, result in enumerate(results)]
+    group = app.GroupResult(str(uuid.uuid4()), results)
+    assert [meta["result"] for _, meta in group.iter_native(timeout=10)] == [2, 1, 0]
+    for timer in timers:
+        timer.join()
+    group.forget()
+
+
+def test_group_finds_what_is_stored(app: Celery) -> None:
+    results = [app.AsyncResult(str(uuid.uuid4())) for _ in range(3)]
+    app.backend.get_task_meta(results[0].id)
+    for number, result in enumerate(results):
+        store(app, result.id, number)
+    start = time.monotonic()
+    assert app.GroupResult("g", results).get(timeout=10) == [0, 1, 2]
+    assert time.monotonic() - start < 1.0
+    app.GroupResult("g", results).forget()
+
+
+def test_group_fails_and_times_out(app: Celery) -> None:
+    results = [app.AsyncResult(str(uuid.uuid4())) for _ in range(2)]
+    for result in results:
+        app.backend.on_task_call(None, result.id)
+    group = app.GroupResult("g", results)
+    with pytest.raises(TimeoutError):
+        group.get(timeout=0.2)
+    app.backend.mark_as_failure(results[1].id, KeyError("k"), request=request_of(app, results[1].id))
+    with pytest.raises(KeyError):
+        group.get(timeout=5)
+    store(app, results[0].id, 1)
+    values = group.get(timeout=5, propagate=False)
+    assert values[0] == 1 and isinstance(values[1], KeyError)
+    group.forget()
+
+
+def test_saved_group(app: Celery, kind: str) -> None:
+    group = app.GroupResult(str(uuid.uuid4()), [app.AsyncResult("a"), app.GroupResult("in", [app.AsyncResult("b")])])
+    if kind == "rpc":
+        with pytest.raises(NotImplementedError, match="rpc"):
+            group.save()
+        return
+    group.save()
+    assert app.GroupResult.restore(group.id) == group
+    group.delete()
+    assert app.GroupResult.restore(group.id) is None
+
+
+def test_children(app: Celery, id: str) -> None:
+    app.backend.on_task_call(None, id)
+    request = request_of(app, id)
+    request.children.append(app.AsyncResult("child", parent=app.AsyncResult("p")))
+    request.children.append(app.GroupResult("gid", [app.AsyncResult("m")]))
+    app.backend.mark_as_done(id, app.AsyncResult("other"), request)
+    result = app.AsyncResult(id)
+    assert result.get(timeout=10) == [["other", None], None]
+    child, group = result.children
+    assert (child.id, child.parent.id, group.id, group.results[0].id) == ("child", "p", "gid", "m")
+
+
+def test_extended(make_app: Callable[..., Celery]) -> None:
+    app, id = make_app(result_extended=True), str(uuid.uuid4())
+    app.backend.on_task_call(None, id)
+    store(app, id, 1, args=[1], kwargs={"k": 2}, hostname="w@h", retries=3, delivery_info={"routing_key": "q"},
+          stamped_headers=["s"], stamps={"s": [1]})
+    result = app.AsyncResult(id)
+    assert result.get(timeout=10) == 1
+    assert (result.name, result.args, result.kwargs, result.worker, result.retries, result.queue) == ("t.add", [1], {"k": 2}, "w@h", 3, "q")
+    assert list(result._get_task_meta()) == ["status", "result", "traceback", "children", "date_done", "name", "args", "kwargs",
+                                             "worker", "retries", "queue", "stamped_headers", "s", "task_id"]
+    app.backend.forget(id)
+
+
+@pytest.mark.parametrize("serializer", ["pickle", "yaml", "msgpack"])
+def test_serializers(make_app: Callable[..., Celery], serializer: str) -> None:
+    app, id = make_app(result_serializer=serializer, accept_content=["json", serializer]), str(uuid.uuid4())
+    app.backend.on_task_call(None, id)
+    store(app, id, {"a": [1, 2]})
+    assert app.AsyncResult(id).get(timeout=10) == {"a": [1, 2]}
+    app.backend.forget(id)
+    failed = str(uuid.uuid4())
+    app.backend.on_task_call(None, failed)
+    app.backend.mark_as_failure(failed, KeyError("x"), "text", request=request_of(app, failed))
+    with pytest.raises(KeyError):
+        app.AsyncResult(failed).get(timeout=10)
+    app.backend.forget(failed)
+
+
+def test_not_serializable(app: Celery, id: str) -> None:
+    with pytest.raises(EncodeError):
+        store(app, id, object())
+
+
+def test_forget(app: Celery, id: str) -> None:
+    app.backend.on_task_call(None, id)
+    store(app, id, 1)
+    result = app.AsyncResult(id)
+    assert result.get(timeout=10) == 1
+    result.forget()
+    assert result.state == "PENDING"
+
+
+def test_after_a_fork(app: Celery, id: str, kind: str) -> None:
+    app.backend.on_task_call(None, id)
+    app.backend.get_task_meta(id)
+    if kind == "memory":  # no memory is shared with a child
+        store(app, id, "child")
+    elif (pid := os.fork()) == 0:
+        status = 1
+        try:
+            reply_to = app.backend.reply_to
+            request = Context(id=id, correlation_id=id, reply_to=os.environ.get("PARENT_QUEUE"))
+            app.backend.store_result(id, "child", states.SUCCESS, request=request)
+            app.backend.client.close()
+            status = 0 if kind != "rpc" or reply_to != os.environ["PARENT_QUEUE"] else 2
+        finally:
+            os._exit(status)
+    else:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert app.AsyncResult(id).get(timeout=10) == "child"
+
+
+@pytest.fixture(autouse=True)
+def parent_queue(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARENT_QUEUE", app.backend.reply_to or "")
+
+
+def test_results_that_are_dropped_are_not_listened_for(app: Celery) -> None:
+    for _ in range(20):
+        id = str(uuid.uuid4())
+        app.backend.on_task_call(None, id)
+        app.AsyncResult(id)
+    assert not app.backend.client.announced
+
+
+def test_the_worker_writes_the_same_document(app: Celery, id: str) -> None:
+    assert app.backend.core_config() is not None
+    document = app.backend.make_document(id, 4, states.SUCCESS, request=request_of(app, id))
+    assert app.backend.decode_result(document)["result"] == 4
+    assert document.startswith(b'{"status": "SUCCESS", "result": 4, "traceback": null, "children": [], "date_done": "')
+    assert document.endswith(b'"task_id": "%s"}' % id.encode())
+
+
+def test_no_on_message_in_join(app: Celery) -> None:
+    with pytest.raises(ImproperlyConfigured):
+        app.GroupResult("g", [app.AsyncResult("a")]).join(on_message=print)

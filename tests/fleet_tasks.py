@@ -59,7 +59,9 @@ def forgetful():
 
 @app.task(bind=True)
 def progress(self):
+    time.sleep(0.5)  # so that the client waits by then, and sees every message (C-044)
     self.update_state(state="PROGRESS", meta={"percent": 50})
+    time.sleep(0.2)
     return "done"
 
 

@@ -113,16 +113,20 @@ result = [value, states]
 """
     value, states = send(script)  # type: ignore[misc]
     assert value == "done"
-    assert states[-1] == "SUCCESS"
+    assert states == ["PROGRESS", "SUCCESS"]
 
 
-def test_extended_result(send: Callable[[str], object], backend: str) -> None:
+def test_extended_result(send: Callable[[str], object], backend: str, pair: tuple[Side, Side]) -> None:
+    """Celery's worker leaves the extended fields out of results over rpc; ours never does."""
     script = """
 r = tasks.add.delay(4, 5)
 r.get(timeout=20)
 result = [r.name, r.args, r.kwargs, r.retries, r.queue == tasks.app.conf.task_default_queue]
 """
-    assert send(script) == ["fleet_tasks.add", [4, 5], {}, 0, True]
+    expected: list[object] = ["fleet_tasks.add", [4, 5], {}, 0, True]
+    if backend == "rpc://" and pair[1].name == "celery":
+        expected = [None, None, None, None, False]
+    assert send(script) == expected
 
 
 def test_ignore_leaves_nothing(send: Callable[[str], object]) -> None:

@@ -148,7 +148,8 @@ class _chord(Signature):  # noqa: N801  the public name
             _id, group_id=group_id, chord=chord, root_id=root_id, group_index=group_index)
         result.parent = header.freeze(chord=self.body, root_id=root_id, parent_id=parent_id)
         self.tasks = header
-        self.options['task_id'] = result.id
+        # Workers take it for the id of the header's group.
+        self.options['task_id'] = header.options['task_id']
         if root_id:
             self.options['root_id'] = root_id
         return result

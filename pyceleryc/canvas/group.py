@@ -135,7 +135,8 @@ class group(Signature):  # noqa: N801  the public name
                  'root_id': root_id, 'parent_id': parent_id}
         options.update((name, value) for name, value in place.items() if value is not None)
         self.tasks = list(self._flat())
-        results = freeze_members(self.tasks, gid, chord, root_id, parent_id)
+        # Their group id is given when they are sent, unless they are part of another group.
+        results = freeze_members(self.tasks, group_id, chord, root_id, parent_id)
         return self.app.GroupResult(gid, results)
 
     _freeze = freeze
@@ -203,7 +204,7 @@ def _members_of(tasks: Any) -> Any:
 
 
 def freeze_members(
-    members: Iterable[Any], group_id: str, chord: Any, root_id: Any, parent_id: Any,
+    members: Iterable[Any], group_id: str | None, chord: Any, root_id: Any, parent_id: Any,
 ) -> list[Any]:
     """Freeze each member; return the results."""
     return [

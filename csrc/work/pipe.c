@@ -157,7 +157,9 @@ run_buffered(pc_child *child)
         }
         pc_buf_consume(&child->in, whole);
     }
-    pc_buf_reset(&child->in, 1 << 20);
+    if (pc_buf_len(&child->in) == 0) {
+        pc_buf_reset(&child->in, 1 << 20);
+    }
     return 0;
 }
 

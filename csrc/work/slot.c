@@ -251,7 +251,9 @@ take_frames(pc_slot *child)
         }
         pc_buf_consume(&child->in, whole);
     }
-    pc_buf_reset(&child->in, 1 << 20);
+    if (pc_buf_len(&child->in) == 0) {
+        pc_buf_reset(&child->in, 1 << 20);
+    }
 }
 
 /* The descriptor stays readable: watched, it would keep the loop from sleeping until there is memory. */

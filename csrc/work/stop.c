@@ -5,6 +5,10 @@
 
 #include "work/machine.h"
 
+/* How long idle processes may take to end, and the broker to say goodbye. */
+#define GRACE_NS (5 * PC_NS_PER_SEC)
+#define LEAST_GRACE_NS PC_NS_PER_SEC
+
 static void
 move_list(pc_worker *worker, pc_link *from)
 {
@@ -126,11 +130,16 @@ pc_stop_advance(pc_worker *worker)
         return;
     }
     pc_err err = {0};
-    pc_mono soon = pc_mono_add(pc_mono_now(), 5 * PC_NS_PER_SEC);
+    pc_mono now = pc_mono_now();
+    pc_mono soon = pc_mono_add(now, GRACE_NS);
+    pc_mono least = pc_mono_add(now, LEAST_GRACE_NS);
+    pc_mono pool_end = worker->stop_deadline.ns < soon.ns ? worker->stop_deadline : soon;
     if (late) {
         cancel_running(worker);
+    } else if (pool_end.ns < least.ns) {
+        pool_end = least;
     }
-    worker->pool->ops->stop(worker->pool, late ? pc_mono_now() : soon);
+    worker->pool->ops->stop(worker->pool, pool_end);
     if (worker->connected
         && worker->source->ops->close(worker->source, soon, &err) < 0) {
         pc_log_write(worker->log, PC_WARNING, "closing the broker connection: %s", err.msg);

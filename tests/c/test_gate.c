@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The gate between parent and child: what has started, and what can be taken back. */
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness.h"
+#include "base/mem.h"
+#include "work/pipe.h"
+
+void
+test_enter_and_recall(void)
+{
+    pc_gate gate;
+
+    pc_gate_reset(&gate, 0);
+    PC_ASSERT_INT(pc_gate_started(&gate), 0);
+    PC_ASSERT(pc_gate_enter(&gate, 1));
+    PC_ASSERT(pc_gate_enter(&gate, 2));
+    PC_ASSERT_INT(pc_gate_started(&gate), 2);
+    PC_ASSERT_INT(pc_gate_recall(&gate, 5), 2);
+    for (uint64_t seq = 3; seq <= 5; seq++) {
+        PC_ASSERT(!pc_gate_enter(&gate, seq));
+    }
+    PC_ASSERT(pc_gate_enter(&gate, 6));
+    PC_ASSERT_INT(pc_gate_started(&gate), 6);
+}
+
+void
+test_reset_takes_nothing_older(void)
+{
+    pc_gate gate;
+
+    pc_gate_reset(&gate, 41);
+    PC_ASSERT_INT(pc_gate_started(&gate), 41);
+    PC_ASSERT(!pc_gate_enter(&gate, 41));
+    PC_ASSERT(pc_gate_enter(&gate, 42));
+}
+
+/* More cycles than the word has generations. */
+void
+test_generations_wrap(void)
+{
+    pc_gate gate;
+
+    pc_gate_reset(&gate, 0);
+    for (uint64_t i = 1; i <= 100000; i++) {
+        PC_ASSERT_INT(pc_gate_recall(&gate, i * 2 - 1), i == 1 ? 0 : i * 2 - 2);
+        PC_ASSERT(!pc_gate_enter(&gate, i * 2 - 1));
+        PC_ASSERT(pc_gate_enter(&gate, i * 2));
+    }
+}
+
+void
+test_soft_limit_is_of_one_job(void)
+{
+    pc_gate gate;
+    pc_child child = {.gate = &gate};
+
+    pc_gate_reset(&gate, 0);
+    PC_ASSERT(!pc_child_soft_due(&child));
+    atomic_store(&child.current, 7);
+    PC_ASSERT(!pc_child_soft_due(&child));
+    atomic_store(&gate.soft_seq, 7);
+    PC_ASSERT(pc_child_soft_due(&child));
+    atomic_store(&child.current, 8);
+    PC_ASSERT(!pc_child_soft_due(&child));
+}
+
+/* --- stress: a thread as the child ------------------------------------- */
+
+#define SENT_MAX 400000
+
+typedef struct lane {
+    pc_gate gate;
+    _Atomic uint64_t sent;
+    atomic_bool end;
+    unsigned char entered[SENT_MAX + 1];  // by the child
+    unsigned char back[SENT_MAX + 1];     // by the parent
+} lane;
+
+static void *
+child_life(void *arg)
+{
+    lane *at = arg;
+    uint64_t seq = 0;
+
+    while (!atomic_load(&at->end) || seq < atomic_load(&at->sent)) {
+        if (seq < atomic_load(&at->sent)) {
+            seq++;
+            at->entered[seq] = pc_gate_enter(&at->gate, seq);
+        } else {
+            sched_yield();
+        }
+    }
+    return NULL;
+}
+
+/* Each job is either started or taken back, never both, never neither. */
+void
+test_every_job_starts_or_comes_back(void)
+{
+    lane *at = calloc(1, sizeof *at);
+    pthread_t thread;
+    uint64_t sent = 0;
+    uint64_t taken = 0;
+
+    PC_ASSERT(at != NULL);
+    pc_gate_reset(&at->gate, 0);
+    PC_ASSERT_INT(pthread_create(&thread, NULL, child_life, at), 0);
+    for (unsigned seed = 1; sent < SENT_MAX;) {
+        for (int n = rand_r(&seed) % 8 + 1; n > 0 && sent < SENT_MAX; n--) {
+            sent++;
+        }
+        atomic_store(&at->sent, sent);
+        for (int spins = rand_r(&seed) % 200; spins > 0; spins--) {
+            (void)pc_gate_started(&at->gate);
+        }
+        uint64_t started = pc_gate_recall(&at->gate, sent);
+        for (uint64_t seq = sent; seq > started && !at->back[seq]; seq--) {
+            at->back[seq] = 1;
+            taken++;
+        }
+    }
+    atomic_store(&at->end, true);
+    PC_ASSERT_INT(pthread_join(thread, NULL), 0);
+    for (uint64_t seq = 1; seq <= sent; seq++) {
+        PC_ASSERT(at->entered[seq] + at->back[seq] == 1, "job %d: entered %d, back %d", (int)seq,
+                  at->entered[seq], at->back[seq]);
+    }
+    PC_ASSERT(taken > 0 && taken < sent, "%d of %d taken back", (int)taken, (int)sent);
+    free(at);
+}
+
+/* --- the child's end of the pipe --------------------------------------- */
+
+static atomic_int runs;
+
+static void
+run(void *ctx, pc_slice frame, pc_outcome *outcome, pc_buf *memory)
+{
+    (void)ctx;
+    atomic_fetch_add(&runs, 1);
+    pc_buf_reset(memory, 0);
+    PC_ASSERT_INT(pc_buf_put_slice(memory, frame, NULL), 0);
+    outcome->state = PC_SUCCESS;
+    outcome->flags = PC_OUT_DOCUMENT;
+    outcome->document = pc_buf_slice(memory);
+}
+
+static int
+start(void *ctx, int index, const pc_child *child)
+{
+    (void)ctx, (void)child;
+    return index;  // the test's way to make it fail
+}
+
+static int
+stop(void *ctx, int code)
+{
+    (void)ctx;
+    return code;
+}
+
+static int
+signals(void *ctx)
+{
+    (void)ctx;
+    return 0;
+}
+
+typedef struct pipe_end {
+    pc_gate gate;
+    pc_runner runner;
+    pc_child child;
+    int fd;
+    int index;
+    int code;
+    pthread_t thread;
+} pipe_end;
+
+static void *
+life(void *arg)
+{
+    pipe_end *at = arg;
+
+    at->code = pc_child_main(&at->child, at->index);
+    close(at->child.fd);
+    return NULL;
+}
+
+static void
+open_pipe(pipe_end *at, int index)
+{
+    int pair[2];
+
+    *at = (pipe_end){.index = index};
+    PC_ASSERT_INT(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    at->runner = (pc_runner){.run = run, .child_start = start, .child_stop = stop, .child_signals = signals};
+    at->fd = pair[0];
+    at->child = (pc_child){.fd = pair[1], .gate = &at->gate, .runner = &at->runner};
+    pc_buf_init(&at->child.in);
+    pc_buf_init(&at->child.memory);
+    pc_gate_reset(&at->gate, 0);
+    PC_ASSERT_INT(pthread_create(&at->thread, NULL, life, at), 0);
+}
+
+static int
+close_pipe(pipe_end *at)
+{
+    close(at->fd);
+    PC_ASSERT_INT(pthread_join(at->thread, NULL), 0);
+    pc_buf_fini(&at->child.in);
+    pc_buf_fini(&at->child.memory);
+    return at->code;
+}
+
+static void
+read_fully(int fd, void *to, size_t len)
+{
+    for (size_t have = 0; have < len;) {
+        ssize_t got = read(fd, (char *)to + have, len - have);
+        PC_ASSERT(got > 0);
+        have += (size_t)got;
+    }
+}
+
+/* Frames in pieces of every size, byte by byte at first. */
+void
+test_frames_in_pieces(void)
+{
+    pipe_end at;
+    pc_up_frame up;
+    char bytes[3 * (sizeof(pc_down_frame) + 40)];
+    size_t len = 0;
+
+    for (uint64_t seq = 1; seq <= 3; seq++) {
+        pc_down_frame frame = {.len = (uint32_t)(seq == 2 ? 0 : 40), .seq = seq};
+        memcpy(bytes + len, &frame, sizeof frame);
+        memset(bytes + len + sizeof frame, 'a' + (int)seq, frame.len);
+        len += sizeof frame + frame.len;
+    }
+    for (size_t piece = 1; piece <= len; piece += 11) {
+        open_pipe(&at, 0);
+        read_fully(at.fd, &up, sizeof up);
+        PC_ASSERT_INT(up.seq, 0);
+        for (size_t from = 0; from < len; from += piece) {
+            size_t n = len - from < piece ? len - from : piece;
+            PC_ASSERT_INT(write(at.fd, bytes + from, n), (ssize_t)n);
+        }
+        for (uint64_t seq = 1; seq <= 3; seq++) {
+            char document[40];
+            read_fully(at.fd, &up, sizeof up);
+            PC_ASSERT_INT(up.seq, seq);
+            PC_ASSERT_INT(up.state, PC_SUCCESS);
+            PC_ASSERT_INT(up.len, seq == 2 ? 0 : 40);
+            read_fully(at.fd, document, up.len);
+            PC_ASSERT(up.len == 0 || document[39] == 'a' + (int)seq);
+        }
+        PC_ASSERT_INT(close_pipe(&at), 0);
+    }
+}
+
+void
+test_child_that_does_not_start(void)
+{
+    pipe_end at;
+    char byte;
+
+    open_pipe(&at, 5);
+    PC_ASSERT_INT(read(at.fd, &byte, 1), 0);
+    PC_ASSERT_INT(close_pipe(&at), 5);
+}
+
+/* The frame's length is known and there is no memory for it: the child ends, it does not hang. */
+void
+test_child_out_of_memory(void)
+{
+    pipe_end at;
+    pc_up_frame up;
+    pc_down_frame frame = {.len = 1u << 20, .seq = 1};
+    char byte;
+
+    open_pipe(&at, 0);
+    read_fully(at.fd, &up, sizeof up);
+    nanosleep(&(struct timespec){0, 20000000}, NULL);  // it waits in recv, its first chunk reserved
+    pc_mem_fail_after(1);
+    PC_ASSERT_INT(write(at.fd, &frame, sizeof frame), sizeof frame);
+    PC_ASSERT_INT(read(at.fd, &byte, 1), 0);
+    pc_mem_fail_after(-1);
+    PC_ASSERT_INT(close_pipe(&at), 1);
+}

@@ -1,0 +1,662 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The prefork pool: birth, death, take-back, limits, signals; with real processes. */
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "harness.h"
+#include "work/slot.h"
+#include "worker_world.h"
+
+static pid_t
+only_pid(rig *r)
+{
+    pid_t pids[8] = {0};
+
+    (void)pc_worker_pids(r->worker, pids, 8);
+    return pids[0];
+}
+
+static pc_job *
+first_job(rig *r)
+{
+    PC_ASSERT(!pc_list_empty(&r->worker->in_pool));
+    return PC_CONTAINER_OF(r->worker->in_pool.next, pc_job, link);
+}
+
+/* Sends it, and stops turning as soon as the pool has it. */
+static void
+hand_over(rig *r, int number, const char *script)
+{
+    rig_send(r, number, "task", script);
+    for (pc_mono end = in_ms(4000); rig_stats(r).in_pool == 0;) {
+        PC_ASSERT(pc_mono_now().ns < end.ns && rig_turn(r, 0) >= 0);
+    }
+}
+
+static void
+wait_for_end_of(rig *r, int number)
+{
+    for (pc_mono end = in_ms(4000); atomic_load(&r->shared->ended[number]) == 0;) {
+        PC_ASSERT(pc_mono_now().ns < end.ns);
+        usleep(100);
+    }
+    usleep(20000);
+}
+
+static void
+finish(rig *r)
+{
+    PC_ASSERT_STR(rig_stop(r, PC_STOP_WARM, 4000), "");
+    rig_free(r);
+}
+
+/* --- taking back -------------------------------------------------------- */
+
+#define MASS 50000
+
+static void
+check_mass(rig *r, int count)
+{
+    for (int i = 1; i <= count; i++) {
+        int runs = atomic_load(&r->shared->runs[i]);
+        PC_ASSERT(runs == 1, "task %d ran %d times", i, runs);
+    }
+    PC_ASSERT_INT(atomic_load(&r->shared->total), count);
+    PC_ASSERT_INT(r->settled, count);
+}
+
+/* Short tasks with a long one among them every now and then: each runs exactly once, and nobody
+ * waits behind a long one. */
+void
+test_short_and_long_tasks_over_four_children(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 4);
+    r.quiet = true;
+    r.config.prefetch = 400;
+    r.config.want_received = r.config.want_accepted = false;
+    rig_task(&r, "short", true);
+    rig_task(&r, "long", true);
+    rig_start(&r);
+    for (int i = 1; i <= MASS; i++) {
+        bool slow = i % 1000 == 0;
+        // those that are long although their kind is short are what has to be taken back from
+        rig_send(&r, i, i % 3000 == 0 ? "long" : "short", slow ? "sleep:25 nodoc" : "nodoc");
+    }
+    pc_mono began = pc_mono_now();
+    while (r.settled < MASS) {
+        PC_ASSERT(rig_turn(&r, 100) >= 0);
+        PC_ASSERT(pc_mono_now().ns - began.ns < 18 * PC_NS_PER_SEC, "%d of %d", r.settled, MASS);
+    }
+    printf("%d tasks in %d ms\n", MASS, (int)((pc_mono_now().ns - began.ns) / PC_NS_PER_MS));
+    check_mass(&r, MASS);
+    finish(&r);
+}
+
+/* What was taken back is given out again in the order in which it came. */
+void
+test_taken_back_in_order(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 1);
+    r.config.prefetch = 100;
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    rig_send(&r, 1, "task", "ok");
+    RIG_UNTIL(&r, rig_seen(&r, "ack:t1"));
+    pc_worker_spec(r.worker, pc_slice_str("task"))->mean_ns = 20000;  // short: others may queue behind it
+    rig_send(&r, 2, "task", "gate");
+    for (int i = 3; i <= 30; i++) {
+        rig_send(&r, i, "task", "ok");
+    }
+    RIG_UNTIL(&r, rig_seen(&r, "accepted:t2") && rig_stats(&r).ready == 28);
+    int place = 3;
+    for (pc_link *at = r.worker->ready.next; at != &r.worker->ready; at = at->next, place++) {
+        PC_ASSERT_INT(atoi(pc_job_id(PC_CONTAINER_OF(at, pc_job, link)).ptr + 1), place);
+    }
+    // the child is known to be stuck: nothing more is written to it
+    rig_turns(&r, 60);
+    pc_slot *child = ((pc_place *)first_job(&r)->slot)->slot;
+    PC_ASSERT(child->sent_seq <= 32, "%d frames", (int)child->sent_seq);
+    atomic_store(&r.shared->open, 1);
+    RIG_UNTIL(&r, r.settled == 30);
+    for (int i = 1; i <= 30; i++) {
+        PC_ASSERT_INT(atomic_load(&r.shared->first[i]), i);
+    }
+    finish(&r);
+}
+
+/* A queue behind a task that turns out long goes to the other child. */
+void
+test_nobody_waits_behind_a_long_task(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 2);
+    r.config.prefetch = 100;
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    rig_send(&r, 1, "task", "ok");
+    RIG_UNTIL(&r, rig_seen(&r, "ack:t1") && r.ups == 2);
+    pc_worker_spec(r.worker, pc_slice_str("task"))->mean_ns = 20000;
+    rig_send(&r, 2, "task", "gate");
+    for (int i = 3; i <= 60; i++) {
+        rig_send(&r, i, "task", "ok");
+    }
+    RIG_UNTIL(&r, r.settled == 59);
+    PC_ASSERT_INT(rig_stats(&r).in_pool, 1);
+    atomic_store(&r.shared->open, 1);
+    RIG_UNTIL(&r, r.settled == 60);
+    finish(&r);
+}
+
+/* --- death -------------------------------------------------------------- */
+
+void
+test_idle_child_is_killed_and_replaced(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 1);
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    RIG_UNTIL(&r, r.ups == 1);
+    PC_ASSERT_INT(kill(only_pid(&r), SIGKILL), 0);
+    // given to a child that is dead already: it comes back, it is not lost
+    rig_send(&r, 1, "task", "ok");
+    RIG_UNTIL(&r, rig_seen(&r, "ack:t1"));
+    PC_ASSERT_INT(r.ups, 2);
+    PC_ASSERT_INT(rig_seen(&r, "lost:t1"), 0);
+    PC_ASSERT_INT(atomic_load(&r.shared->runs[1]), 1);
+    finish(&r);
+}
+
+/* Its frame may be in the socket, read, or the job just begun. */
+void
+test_killed_at_any_moment(void)
+{
+    rig r;
+    int lost = 0;
+
+    rig_init(&r, "prefork", 1);
+    r.config.pool_config.start_timeout = 5;
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    RIG_UNTIL(&r, r.ups == 1);
+    for (int i = 1; i <= 40; i++) {
+        char word[32];
+        rig_send(&r, i, "task", "ok");
+        for (int turns = i % 5; turns > 0; turns--) {
+            PC_ASSERT(rig_turn(&r, 0) >= 0);
+        }
+        usleep((useconds_t)(i * 7 % 50) * 10);
+        pid_t pid = only_pid(&r);
+        if (pid > 0) {
+            (void)kill(pid, SIGKILL);
+        }
+        snprintf(word, sizeof word, "ack:t%d", i);
+        RIG_UNTIL(&r, rig_seen(&r, word));
+        snprintf(word, sizeof word, "lost:t%d", i);
+        lost += rig_seen(&r, word);
+        PC_ASSERT(atomic_load(&r.shared->runs[i]) <= 1);
+        PC_ASSERT(rig_seen(&r, word) || atomic_load(&r.shared->runs[i]) == 1);
+        snprintf(word, sizeof word, "stored:t%d", i);
+        PC_ASSERT(rig_seen(&r, word) || lost > 0);
+    }
+    printf("%d lost of 40\n", lost);
+    finish(&r);
+}
+
+/* The outcome is in the socket, unread, when the child dies: it counts. */
+void
+test_killed_between_outcome_and_read(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 1);
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    RIG_UNTIL(&r, r.ups == 1);
+    for (int i = 1; i <= 5; i++) {
+        char word[32];
+        hand_over(&r, i, "sleep:5");
+        wait_for_end_of(&r, i);
+        (void)kill(only_pid(&r), SIGKILL);
+        usleep(5000);
+        snprintf(word, sizeof word, "ack:t%d", i);
+        RIG_UNTIL(&r, rig_seen(&r, word));
+        snprintf(word, sizeof word, "stored:t%d", i);
+        PC_ASSERT(rig_seen(&r, word));
+    }
+    PC_ASSERT(strstr(r.words, "lost") == NULL);
+    finish(&r);
+}
+
+/* Jobs queued behind the one that kills its process come back and run. */
+void
+test_those_behind_a_crash_come_back(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 1);
+    r.config.prefetch = 50;
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    rig_send(&r, 1, "task", "ok");
+    RIG_UNTIL(&r, rig_seen(&r, "ack:t1"));
+    pc_worker_spec(r.worker, pc_slice_str("task"))->mean_ns = 20000;
+    rig_send(&r, 2, "task", "sleep:2 raise:9");
+    for (int i = 3; i <= 20; i++) {
+        rig_send(&r, i, "task", "ok");
+    }
+    RIG_UNTIL(&r, r.settled == 20);
+    PC_ASSERT_INT(rig_seen(&r, "lost:t2"), 1);
+    for (int i = 1; i <= 20; i++) {
+        PC_ASSERT_INT(atomic_load(&r.shared->runs[i]), 1);
+        PC_ASSERT_INT(atomic_load(&r.shared->first[i]), i);
+    }
+    finish(&r);
+}
+
+/* --- kills -------------------------------------------------------------- */
+
+/* The job is over, its outcome not yet read, when its limit strikes: it is done, and neither the
+ * child's next job nor its later death is the limit's. */
+void
+test_kill_that_comes_too_late(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 1);
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    RIG_UNTIL(&r, r.ups == 1);
+    hand_over(&r, 1, "sleep:5");
+    wait_for_end_of(&r, 1);
+    PC_ASSERT_INT(r.worker->pool->ops->kill(r.worker->pool, first_job(&r), SIGTERM, PC_LOST_HARD, NULL), 0);
+    rig_send(&r, 2, "task", "sleep:150 exit:9");
+    RIG_UNTIL(&r, rig_seen(&r, "ack:t2"));
+    PC_ASSERT_INT(rig_seen(&r, "stored:t1"), 1);
+    PC_ASSERT_INT(rig_seen(&r, "final:died"), 1);
+    PC_ASSERT_INT(rig_seen(&r, "final:hard"), 0);
+    PC_ASSERT(strstr(r.words, "how:exitcode 9") != NULL);
+    finish(&r);
+}
+
+/* Only the job that is meant dies of a limit; those queued behind it come back. */
+void
+test_hard_limit_spares_the_queue(void)
+{
+    rig r;
+    pc_spec spec = rig_spec("task");
+
+    rig_init(&r, "prefork", 1);
+    r.config.prefetch = 50;
+    spec.acks_late = true;
+    spec.time_limit = 0.03;
+    rig_add(&r, spec);
+    rig_start(&r);
+    rig_send(&r, 1, "task", "ok");
+    RIG_UNTIL(&r, rig_seen(&r, "ack:t1"));
+    for (int round = 0; round < 5; round++) {
+        pc_worker_spec(r.worker, pc_slice_str("task"))->mean_ns = 20000;
+        int base = 2 + round * 8;
+        rig_send(&r, base, "task", "sleep:2000");
+        for (int i = 1; i < 8; i++) {
+            rig_send(&r, base + i, "task", "ok");
+        }
+        RIG_UNTIL(&r, r.settled == 9 + round * 8);
+        PC_ASSERT_INT(rig_seen(&r, "final:hard"), round + 1);
+    }
+    PC_ASSERT_INT(rig_seen(&r, "final:died"), 0);
+    PC_ASSERT_INT(atomic_load(&r.shared->total), 41);
+    finish(&r);
+}
+
+void
+test_revoke_with_a_signal_that_is_caught(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 1);
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    rig_send(&r, 1, "task", "deaf sleep:250 ok");
+    RIG_UNTIL(&r, rig_seen(&r, "accepted:t1"));
+    rig_turns(&r, 20);
+    PC_ASSERT(pc_worker_revoke(r.worker, pc_slice_str("t1"), true, SIGTERM, NULL) != NULL);
+    RIG_UNTIL(&r, r.settled == 1);
+    PC_ASSERT_INT(rig_seen(&r, "stored:t1"), 1);
+    // the child that was to end has ended, and no job with it
+    rig_send(&r, 2, "task", "ok");
+    RIG_UNTIL(&r, r.settled == 2);
+    PC_ASSERT_INT(r.deaths, 1);
+    finish(&r);
+}
+
+void
+test_soft_limit_reaches_only_its_task(void)
+{
+    rig r;
+    pc_spec spec = rig_spec("limited");
+
+    rig_init(&r, "prefork", 1);
+    spec.acks_late = true;
+    spec.soft_time_limit = 0.02;
+    rig_add(&r, spec);
+    rig_task(&r, "free", true);
+    rig_start(&r);
+    for (int i = 1; i <= 30; i += 2) {
+        rig_send(&r, i, "limited", "sleep:20");
+        rig_send(&r, i + 1, "free", "sleep:3");
+    }
+    RIG_UNTIL(&r, r.settled == 30);
+    PC_ASSERT(atomic_load(&r.shared->soft) <= 15);
+    PC_ASSERT(strstr(r.words, "lost") == NULL);
+    finish(&r);
+}
+
+/* --- big frames ---------------------------------------------------------- */
+
+static void
+send_big(rig *r, int number, const char *script, size_t mb)
+{
+    size_t len = mb << 20;
+    char *body = malloc(len + 1);
+
+    PC_ASSERT(body != NULL);
+    memset(body, ' ', len);
+    memcpy(body, script, strlen(script));
+    body[len] = '\0';
+    rig_send(r, number, "task", body);
+    free(body);
+}
+
+void
+test_frames_larger_than_the_socket_buffer(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 2);
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    for (int i = 1; i <= 4; i++) {
+        send_big(&r, i, "big:20000", 20);
+    }
+    RIG_UNTIL(&r, r.settled == 4);
+    PC_ASSERT(strstr(r.words, "lost") == NULL);
+    finish(&r);
+}
+
+void
+test_child_killed_in_mid_frame(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 1);
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    RIG_UNTIL(&r, r.ups == 1);
+    (void)kill(only_pid(&r), SIGSTOP);
+    send_big(&r, 1, "ok", 20);
+    RIG_UNTIL(&r, rig_stats(&r).in_pool == 1);
+    rig_turns(&r, 30);
+    (void)kill(only_pid(&r), SIGKILL);
+    RIG_UNTIL(&r, r.settled == 1);  // comes back, runs in the next child
+    PC_ASSERT_INT(atomic_load(&r.shared->runs[1]), 1);
+    PC_ASSERT(strstr(r.words, "lost") == NULL);
+    // the other way: half of the document has come
+    send_big(&r, 2, "big:30000", 0);
+    while (atomic_load(&r.shared->ended[2]) == 0) {
+        PC_ASSERT(rig_turn(&r, 1) >= 0);
+    }
+    (void)kill(only_pid(&r), SIGKILL);
+    RIG_UNTIL(&r, r.settled == 2);
+    PC_ASSERT(rig_seen(&r, "lost:t2") + rig_seen(&r, "stored:t2") == 1);
+    finish(&r);
+}
+
+/* --- wearing out ---------------------------------------------------------- */
+
+void
+test_max_tasks(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 2);
+    r.config.prefetch = 100;
+    r.config.pool_config.max_tasks = 3;
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    rig_send(&r, 1, "task", "ok");
+    RIG_UNTIL(&r, r.settled == 1);
+    pc_worker_spec(r.worker, pc_slice_str("task"))->mean_ns = 20000;
+    for (int i = 2; i <= 61; i++) {
+        rig_send(&r, i, "task", "ok");
+    }
+    RIG_UNTIL(&r, r.settled == 61);
+    PC_ASSERT_INT(atomic_load(&r.shared->total), 61);
+    // each child ran three, neither more nor less
+    PC_ASSERT(r.deaths >= 19 && r.deaths <= 20, "%d children ended", r.deaths);
+    PC_ASSERT(strstr(r.words, "lost") == NULL);
+    finish(&r);
+}
+
+/* Jobs that were taken back do not count. */
+void
+test_max_tasks_after_a_stall(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 1);
+    r.config.prefetch = 100;
+    r.config.pool_config.max_tasks = 4;
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    rig_send(&r, 1, "task", "ok");
+    RIG_UNTIL(&r, r.settled == 1);
+    pc_worker_spec(r.worker, pc_slice_str("task"))->mean_ns = 20000;
+    pid_t pid = only_pid(&r);
+    (void)kill(pid, SIGSTOP);
+    for (int i = 2; i <= 9; i++) {
+        rig_send(&r, i, "task", "ok");
+    }
+    rig_turns(&r, 40);
+    (void)kill(pid, SIGCONT);
+    RIG_UNTIL(&r, r.settled == 9);
+    PC_ASSERT_INT(atomic_load(&r.shared->total), 9);
+    finish(&r);
+}
+
+void
+test_max_rss(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 1);
+    r.config.pool_config.max_rss_kib = 1;
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    for (int i = 1; i <= 5; i++) {
+        rig_send(&r, i, "task", "ok");
+        RIG_UNTIL(&r, r.settled == i && r.deaths == i);
+    }
+    PC_ASSERT_INT(atomic_load(&r.shared->child_stops), 5);
+    finish(&r);
+}
+
+void
+test_resize(void)
+{
+    rig r;
+    pc_err err = {0};
+
+    rig_init(&r, "prefork", 1);
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    PC_ASSERT_INT(pc_worker_resize(r.worker, 4, NULL), 0);
+    // shrinks before they are up
+    PC_ASSERT_INT(pc_worker_resize(r.worker, 2, NULL), 0);
+    RIG_UNTIL(&r, r.ups == 4 && r.deaths == 2);
+    for (int i = 1; i <= 4; i++) {
+        rig_send(&r, i, "task", "sleep:20");
+    }
+    RIG_UNTIL(&r, rig_stats(&r).in_pool == 2);
+    PC_ASSERT_INT(pc_worker_resize(r.worker, 1, NULL), 0);
+    RIG_UNTIL(&r, r.settled == 4 && r.deaths == 3);
+    PC_ASSERT(pc_worker_resize(r.worker, 0, &err) < 0 && err.code == PC_EDATA);
+    PC_ASSERT(strstr(r.words, "lost") == NULL);
+    finish(&r);
+}
+
+/* --- birth ---------------------------------------------------------------- */
+
+void
+test_fork_fails_for_a_while(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 1);
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    rig_send(&r, 1, "task", "ok");
+    RIG_UNTIL(&r, r.settled == 1);
+    r.fork_fails = true;
+    (void)kill(only_pid(&r), SIGKILL);
+    rig_send(&r, 2, "task", "ok");
+    RIG_UNTIL(&r, r.deaths == 1);
+    r.waits = 0;
+    int forks = r.forks;
+    for (pc_mono end = in_ms(700); pc_mono_now().ns < end.ns;) {
+        PC_ASSERT(rig_turn(&r, 1000) >= 0);
+    }
+    PC_ASSERT(r.forks > forks && r.forks <= forks + 3, "%d forks", r.forks - forks);
+    PC_ASSERT(r.waits < 20, "%d turns", r.waits);
+    r.fork_fails = false;
+    RIG_UNTIL(&r, r.settled == 2);
+    finish(&r);
+}
+
+void
+test_resize_when_fork_fails(void)
+{
+    rig r;
+    pc_err err = {0};
+
+    rig_init(&r, "prefork", 1);
+    rig_start(&r);
+    r.fork_fails = true;
+    PC_ASSERT(pc_worker_resize(r.worker, 2, &err) < 0 && err.code == PC_EIO);
+    r.fork_fails = false;
+    RIG_UNTIL(&r, r.ups == 2);
+    finish(&r);
+}
+
+void
+test_start_without_a_fork(void)
+{
+    rig r;
+    pc_err err = {0};
+
+    rig_init(&r, "prefork", 2);
+    rig_make(&r);
+    r.fork_fails = true;
+    PC_ASSERT(pc_worker_start(r.worker, &err) < 0 && err.code == PC_EIO && err.sys_errno == EAGAIN);
+    rig_free(&r);
+}
+
+void
+test_children_that_die_at_start(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 3);
+    r.start_code = 7;
+    rig_start(&r);
+    RIG_UNTIL(&r, r.deaths == 3);
+    for (pc_mono end = in_ms(600); pc_mono_now().ns < end.ns;) {
+        PC_ASSERT(rig_turn(&r, 50) >= 0);
+    }
+    PC_ASSERT(r.forks <= 6, "%d forks", r.forks);
+    PC_ASSERT_INT(r.ups, 0);
+    r.start_code = 0;
+    RIG_UNTIL(&r, r.ups == 3);
+    finish(&r);
+}
+
+void
+test_child_that_hangs_at_start(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 1);
+    r.config.pool_config.start_timeout = 0.1;
+    r.start_hangs = true;
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    rig_send(&r, 1, "task", "ok");
+    RIG_UNTIL(&r, r.deaths == 1);
+    r.start_hangs = false;
+    RIG_UNTIL(&r, r.settled == 1);
+    finish(&r);
+}
+
+/* It sees no end of its socket: only the deadline helps. */
+void
+test_stop_when_a_child_hangs_at_start(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 2);
+    r.start_hangs = true;
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    rig_send(&r, 1, "task", "ok");
+    RIG_UNTIL(&r, rig_seen(&r, "received:t1"));
+    pc_mono began = pc_mono_now();
+    PC_ASSERT_STR(rig_stop(&r, PC_STOP_WARM, 300), "t1 ");
+    PC_ASSERT(pc_mono_now().ns - began.ns < 2 * PC_NS_PER_SEC);
+    rig_free(&r);
+}
+
+/* Somebody else took the child's status away. */
+void
+test_status_was_taken(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 1);
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    hand_over(&r, 1, "sleep:5 exit:3");
+    (void)waitpid(only_pid(&r), NULL, 0);
+    RIG_UNTIL(&r, r.settled == 1);
+    PC_ASSERT_INT(rig_seen(&r, "final:died"), 1);
+    PC_ASSERT(strstr(r.words, "how:unknown status") != NULL);
+    rig_send(&r, 2, "task", "ok");
+    RIG_UNTIL(&r, r.settled == 2);
+    finish(&r);
+}
+
+void
+test_freed_while_tasks_run(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 2);
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    for (int i = 1; i <= 4; i++) {
+        rig_send(&r, i, "task", "sleep:3000");
+    }
+    RIG_UNTIL(&r, rig_seen(&r, "accepted:t2"));
+    rig_free(&r);
+}

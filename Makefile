@@ -64,6 +64,7 @@ $(BUILD)/extension: $(EXT_SRC) | $(READY)
 
 FLAGS_plain :=
 FLAGS_asan  := $(ASAN)
+FLAGS_tsan  := -O1 -fno-omit-frame-pointer -fsanitize=thread
 objects = $(patsubst %.c,$(BUILD)/c/$(1)/%.o,$(2))
 
 define variant
@@ -84,12 +85,17 @@ $(BUILD)/c/$(1)/run: $(call objects,$(1),$(CORE_SRC) $(TEST_SRC)) $(BUILD)/c/$(1
 endef
 $(eval $(call variant,plain))
 $(eval $(call variant,asan))
+$(eval $(call variant,tsan))
 
 ctest: $(BUILD)/c/plain/run | $(READY)
 	$(SERVERS) $< $(T)
 
 ctest-asan asan: $(BUILD)/c/asan/run | $(READY)
 	CT_TIMEOUT=$${CT_TIMEOUT:-60} $(SERVERS) $< $(T)
+
+# Worth its time for what runs on several threads: make ctest-tsan T="gate threads memory pump"
+ctest-tsan tsan: $(BUILD)/c/tsan/run
+	CT_TIMEOUT=$${CT_TIMEOUT:-60} $< $(T)
 
 # ---- Python tests, checks ----
 

@@ -8,12 +8,11 @@ from typing import Any
 from kombu import Connection, Consumer, Exchange, Producer, Queue, pools
 from kombu.common import Broadcast
 from kombu.compression import compress
-from kombu.serialization import dumps
 
 from pyceleryc import _core, signals
 from pyceleryc.app import routes as _routes
 from pyceleryc.app.drivers import broker_config, broker_urls, queue_config
-from pyceleryc.app.messages import TaskMessages, task_message
+from pyceleryc.app.messages import TaskMessages, encode, task_message
 from pyceleryc.app.publisher import NO_RETRY, Publisher, RetryPolicy
 from pyceleryc.app.queues import Queues
 
@@ -47,7 +46,7 @@ class AMQP(TaskMessages):
     @property
     def create_task_message(self) -> Callable[..., task_message]:
         """The method that makes messages of the protocol in use."""
-        return self.task_protocols[self.app.conf.task_protocol]
+        return self.task_protocols[self.app.send_settings.protocol]
 
     @property
     def send_task_message(self) -> Callable[..., None]:
@@ -213,13 +212,13 @@ class AMQP(TaskMessages):
         :raises OperationalError: the broker cannot be reached.
         :raises EncodeError: the arguments cannot be serialized.
         """
-        conf = self.app.conf
+        settings = self.app.send_settings
         queue = self._queue(queue, exchange)
         exchange, routing_key = self._destination(queue, exchange, routing_key, exchange_type)
         if declare is None and queue is not None and not isinstance(queue, Broadcast):
             declare = [queue]
-        policy = dict(conf.task_publish_retry_policy or {}, **(retry_policy or {}))
-        retry = conf.task_publish_retry if retry is None else retry
+        policy = {**settings.retry_policy, **(retry_policy or {})}
+        retry = settings.retry if retry is None else retry
         own, properties, body, sent_event = message
         all_headers = {**own, **headers} if headers else dict(own)
         properties = {**kwargs, **properties}
@@ -231,8 +230,8 @@ class AMQP(TaskMessages):
         self._publish(
             producer, body, exchange=exchange, routing_key=routing_key, declare=declare,
             headers=all_headers, properties=properties, retry=retry, policy=policy,
-            serializer=serializer or conf.task_serializer,
-            compression=compression or conf.task_compression,
+            serializer=serializer or settings.serializer,
+            compression=compression or settings.compression,
             delivery_mode=self._delivery_mode(queue, delivery_mode), timeout=timeout,
             confirm_timeout=confirm_timeout)
         self._announce(name, body, all_headers, exchange, routing_key, properties)
@@ -265,7 +264,7 @@ class AMQP(TaskMessages):
     def _delivery_mode(self, queue: Queue | None, delivery_mode: Any) -> int:
         if delivery_mode is None and queue is not None and queue.exchange is not None:
             delivery_mode = queue.exchange.delivery_mode
-        mode = delivery_mode or self.app.conf.task_default_delivery_mode
+        mode = delivery_mode or self.app.send_settings.delivery_mode
         return int(_DELIVERY_MODES.get(mode, mode))
 
     def _publish(self, producer: Any, body: Any, **how: Any) -> None:
@@ -291,7 +290,7 @@ class AMQP(TaskMessages):
         routing_key: str | None, declare: Any, timeout: float | None,
         confirm_timeout: float | None,
     ) -> None:
-        content_type, encoding, data = dumps(body, serializer)
+        content_type, encoding, data = encode(body, serializer)
         if compression:
             data, headers['compression'] = compress(data, compression)
         properties = dict(

@@ -326,6 +326,7 @@ class Celery(Configuring, Connections, Periodic, Sending):
         ):
             if setting in names:
                 self.__dict__.pop(attribute, None)
+        self.__dict__.pop('send_settings', None)
         self._forget_shortcuts()
 
     def _forget_shortcuts(self) -> None:
@@ -451,7 +452,8 @@ class Celery(Configuring, Connections, Periodic, Sending):
         # Imported here: a publisher never needs the command line.
         from pyceleryc.bin.celery import celery
 
-        return celery.main(args=sys.argv[1:] if argv is None else list(argv), obj=self, standalone_mode=False)
+        argv = sys.argv[1:] if argv is None else list(argv)
+        return celery.main(args=argv, obj=self, standalone_mode=False)
 
     def worker_main(self, argv: Any = None) -> Any:
         """Run a worker: ``app.worker_main(['worker', '-l', 'INFO'])``."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 
 from pyceleryc import signals
-from pyceleryc.app.defaults import _TO_NEW_KEY
+from pyceleryc.app.defaults import _TO_NEW_KEY, SETTING_KEYS
 from pyceleryc.app.utils import Settings, detect_settings
 from pyceleryc.exceptions import ImproperlyConfigured
 from pyceleryc.utils.dispatch import Signal
@@ -88,8 +88,8 @@ class Configuring:
     def conf(self) -> Any:
         """The :class:`~pyceleryc.app.utils.Settings`; read when the first is asked for."""
         if self._conf is None:
-            self._conf = Settings(
-                PendingConfiguration(self._preconf, self._load_config), prefix=self.namespace)
+            self._conf = Settings(PendingConfiguration(self._preconf, self._load_config))
+            self._conf.bind_to(self._on_conf_change)
         return self._conf
 
     @conf.setter
@@ -108,12 +108,9 @@ class Configuring:
         self.configured = True
         settings = detect_settings(
             self.prepare_config(self.loader.conf), self._preconf, prefix=self.namespace)
-        if self._conf is None:
-            self._conf = settings
-        else:
-            self._conf.swap_with(settings)
-            settings = self._conf
-        settings.bind_to(self._on_conf_change)
+        self.conf.swap_with(settings)
+        settings = self.conf
+        self._settings_changed(tuple(SETTING_KEYS))
         while self._pending_defaults:
             settings.add_defaults(maybe_evaluate(self._pending_defaults.popleft()()))
         while self._pending_periodic_tasks:
@@ -122,7 +119,9 @@ class Configuring:
         return settings
 
     def _on_conf_change(self, **changes: Any) -> None:
-        names = tuple(self._new_name(name) for name in changes)
+        self._settings_changed(tuple(self._new_name(name) for name in changes))
+
+    def _settings_changed(self, names: tuple[str, ...]) -> None:
         for callback in list(self._conf_changed):
             callback(names)
 
@@ -155,9 +154,6 @@ class Configuring:
         self.namespace = namespace or self.namespace
         if force or self.configured:
             return self._load_config()
-        if self._conf is not None:
-            # Written to, but not read yet: names are looked up with the prefix from now on.
-            self._conf = None
         return None
 
     def config_from_envvar(

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from kombu.exceptions import EncodeError
+from kombu.serialization import dumps, registry
+from kombu.utils import json as kombu_json
+
 from pyceleryc import _core
 from pyceleryc.utils.nodenames import anon_nodename
 from pyceleryc.utils.saferepr import saferepr
@@ -44,6 +48,26 @@ def seconds_in_range(seconds: float, what: str) -> float:
 def iso_text(when: Any) -> Any:
     """Return a datetime as ISO text; text and None stay."""
     return when if not when or isinstance(when, str) else when.isoformat()
+
+
+def is_plain_json(serializer: str | None) -> bool:
+    """Tell whether *serializer* is kombu's own JSON, which the core writes as well."""
+    codec = registry._encoders.get(serializer or '')
+    return (codec is not None and codec.encoder is kombu_json.dumps
+            and codec.content_type == 'application/json')
+
+
+def encode(body: Any, serializer: str | None) -> tuple[str, str, bytes | str]:
+    """Return content type, content encoding and the serialized body.
+
+    :raises EncodeError: the body cannot be serialized so.
+    """
+    if not is_plain_json(serializer):
+        return dumps(body, serializer)  # type: ignore[no-any-return]
+    try:
+        return 'application/json', 'utf-8', _core.json_dumps(body)
+    except Exception as exc:
+        raise EncodeError(str(exc)) from exc
 
 
 class TaskMessages:

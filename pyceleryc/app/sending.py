@@ -4,7 +4,8 @@ from __future__ import annotations
 import logging
 import warnings
 from datetime import datetime
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from kombu.utils.uuid import uuid
 
@@ -19,6 +20,29 @@ __all__ = ('Sending',)
 logger = logging.getLogger('celery.app.base')
 
 
+class SendSettings(NamedTuple):
+    """The settings that every message depends on; a lookup costs as much as the message."""
+
+    always_eager: bool
+    protocol: int
+    send_sent_event: bool
+    inherit_parent_priority: bool
+    retry: bool
+    retry_policy: dict[str, Any]
+    serializer: str
+    compression: str | None
+    delivery_mode: Any
+
+    @classmethod
+    def of(cls, conf: Any) -> SendSettings:
+        """Read them."""
+        return cls(
+            conf.task_always_eager, conf.task_protocol, conf.task_send_sent_event,
+            conf.task_inherit_parent_priority, conf.task_publish_retry,
+            dict(conf.task_publish_retry_policy or {}), conf.task_serializer,
+            conf.task_compression, conf.task_default_delivery_mode)
+
+
 class Sending:
     """The part of :class:`~pyceleryc.app.base.Celery` that sends tasks."""
 
@@ -28,6 +52,11 @@ class Sending:
     thread_oid: str
     AsyncResult: Any
     now: Any
+
+    @cached_property
+    def send_settings(self) -> SendSettings:
+        """The settings of sending, until one of them is changed."""
+        return SendSettings.of(self.conf)
 
     def send_task(
         self, name: str, args: Any = None, kwargs: Any = None, countdown: float | None = None,
@@ -54,9 +83,9 @@ class Sending:
         :returns: an AsyncResult.
         :raises OperationalError: the broker cannot be reached.
         """
-        amqp = self.amqp
+        amqp, settings = self.amqp, self.send_settings
         task_id = task_id or uuid()
-        if self.conf.task_always_eager:
+        if settings.always_eager:
             warnings.warn(AlwaysEagerIgnored(
                 'task_always_eager has no effect on send_task'), stacklevel=2)
         ignore_result = options.setdefault('ignore_result', False)
@@ -70,15 +99,19 @@ class Sending:
             task_id, name, args, kwargs, countdown, eta, group_id, group_index, expires,
             retries, chord, maybe_list(link), maybe_list(link_error),
             reply_to or self._reply_to(ignore_result), time_limit, soft_time_limit,
-            self.conf.task_send_sent_event, root_id, parent_id, shadow, chain=chain,
+            settings.send_sent_event, root_id, parent_id, shadow, chain=chain,
             replaced_task_nesting=replaced_task_nesting, **_message_options(options))
         options = _publishing_options(options)
         self._send_message(
             name, task_id, message, producer or publisher, connection, ignore_result, options)
-        result = (result_cls or self.AsyncResult)(task_id)
+        return self._sent(result_cls or self.AsyncResult, task_id, ignore_result,
+                          parent if add_to_parent else None)
+
+    def _sent(self, result_cls: Any, task_id: str, ignore_result: bool, parent: Any) -> Any:
+        result = result_cls(task_id)
         # None of the options is remembered by the result, but get() depends on this one.
         result.ignored = ignore_result
-        if add_to_parent and parent is not None:
+        if parent is not None:
             parent.add_trail(result)
         return result
 
@@ -94,7 +127,7 @@ class Sending:
         if parent is None:
             return root_id, parent_id
         request = parent.request
-        if self.conf.task_inherit_parent_priority:
+        if self.send_settings.inherit_parent_priority:
             options.setdefault('priority', (request.delivery_info or {}).get('priority'))
         stamped = request.stamped_headers
         if stamped and request.stamps:

@@ -12,14 +12,12 @@ from typing import Any
 from kombu import Producer
 from kombu.common import Broadcast
 from kombu.exceptions import EncodeError, OperationalError
-from kombu.serialization import registry
-from kombu.utils import json as kombu_json
 from kombu.utils.uuid import uuid
 
 from pyceleryc import _core, signals
 from pyceleryc._state import get_current_worker_task
 from pyceleryc.app.amqp import AMQP, is_patched
-from pyceleryc.app.messages import TaskMessages
+from pyceleryc.app.messages import TaskMessages, is_plain_json
 from pyceleryc.app.routes import MapRoute, Router
 from pyceleryc.app.sending import Sending
 from pyceleryc.utils.nodenames import anon_nodename
@@ -96,11 +94,9 @@ def _is_static(task: Any, app: Any) -> bool:
 
 def _fits_template(conf: Any, options: dict[str, Any]) -> bool:
     given = {name for name, value in options.items() if value is not None}
-    encoder = registry._encoders.get(options.get('serializer') or conf.task_serializer)
     return (
         given <= _TEMPLATE_OPTIONS
-        and encoder is not None and encoder.encoder is kombu_json.dumps
-        and encoder.content_type == 'application/json'
+        and is_plain_json(options.get('serializer') or conf.task_serializer)
         and not (options.get('compression') or conf.task_compression)
         and not isinstance(options['queue'], Broadcast))
 
@@ -120,12 +116,11 @@ def _build(
     task: Any, app: Any, publisher: Any, template: Any, ignored: bool,
 ) -> Shortcut:
     """Return the function; everything it needs is a local variable of this one."""
-    name, cls, result_class, core = task.name, type(app), app.AsyncResult, publisher.core
-    send, check = core.send, task.argument_check()
-    backend = task.backend
+    name, cls, result_class = task.name, type(app), app.AsyncResult
+    core, check, backend = publisher.core, task.argument_check(), task.backend
+    deliver = _deliverer(publisher, core, template, app._local)
     shared_backend = getattr(backend, 'thread_safe', False)
     watches = not ignored and backend.wants_task_call
-    local = app._local
     inherits_priority = app.conf.task_inherit_parent_priority
     before, after = signals.before_task_publish, signals.after_task_publish
     sent = signals.task_sent
@@ -140,23 +135,43 @@ def _build(
             # Unusual types, and wrong ones: the long way knows what to say.
             return None
         check(*args or (), **kwargs or {})
-        root_id = parent_id = None
         parent = get_current_worker_task()
-        if parent is not None:
-            if inherits_priority or parent.request.stamped_headers:
-                return None
-            request = parent.request
-            root_id, parent_id = request.root_id or request.id, request.id
+        if parent is not None and (inherits_priority or parent.request.stamped_headers):
+            return None
         store = backend if shared_backend else task.backend
         reply_to = None
         if watches:
             task_id = task_id or uuid()
             store.on_task_call(None, task_id)
             reply_to = store.reply_to
+        task_id = deliver(task_id, args or (), kwargs or {}, reply_to, parent)
+        if task_id is None:
+            return None
+        result = result_class(task_id, store, name)
+        if ignored:
+            result.ignored = True
+        if parent is not None:
+            parent.add_trail(result)
+        return result
+
+    return shortcut
+
+
+def _deliverer(publisher: Any, core: Any, template: Any, local: Any) -> Callable[..., Any]:
+    """Return the function that calls the core and translates its errors."""
+    send = core.send
+
+    def deliver(
+        task_id: str | None, args: Any, kwargs: Any, reply_to: str | None, parent: Any,
+    ) -> Any:
+        root_id = parent_id = None
+        if parent is not None:
+            request = parent.request
+            root_id, parent_id = request.root_id or request.id, request.id
         try:
-            task_id = send(
-                template, task_id, args or (), kwargs or {}, reply_to or local.oid, root_id,
-                parent_id, 0, None, None, None, None, None, None, None)
+            return send(
+                template, task_id, args, kwargs, reply_to or local.oid, root_id, parent_id, 0,
+                None, None, None, None, None, None, None)
         except _core.ConnectionLost:
             publisher.fail_over()
             return None
@@ -166,11 +181,5 @@ def _build(
             raise OperationalError(str(exc)) from exc
         except Exception as exc:
             raise EncodeError(str(exc)) from exc
-        result = result_class(task_id, store, name)
-        if ignored:
-            result.ignored = True
-        if parent is not None:
-            parent.add_trail(result)
-        return result
 
-    return shortcut
+    return deliver

@@ -253,7 +253,7 @@ class Task(Retrying):
         producer = producer or options.pop('publisher', None)
         if shadow is None:
             shadow = self.shadow_name(args or (), kwargs or {}, options)
-        if app.conf.task_always_eager:
+        if app.send_settings.always_eager:
             return self._apply_eagerly(args, kwargs, task_id, link, link_error, options)
         return app.send_task(
             self.name, args, kwargs, task_id=task_id, producer=producer, link=link,

@@ -67,7 +67,7 @@ class _chain(Signature):  # noqa: N801  the public name
         Options are for the first step, *task_id* and *link* for the last, *link_error* for all.
         """
         app = self.app
-        if app.conf.task_always_eager:
+        if app.send_settings.always_eager:
             # Imported here: pyceleryc.result imports the app package.
             from pyceleryc.result import allow_join_result
             with allow_join_result():

@@ -83,7 +83,7 @@ class _chord(Signature):  # noqa: N801  the public name
         kwargs = dict(kwargs or {})
         body = maybe_signature(kwargs.pop('body', None) or self.body, app=self._app, clone=True)
         args = (*(args or ()), *(self.args or ()))
-        if self.app.conf.task_always_eager:
+        if self.app.send_settings.always_eager:
             return self.apply(args, kwargs, body=body, task_id=task_id, **options)
         given = {name: value for name, value in options.items() if value is not None}
         merged_options = {**self.options, **given}

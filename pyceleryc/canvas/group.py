@@ -74,7 +74,7 @@ class group(Signature):  # noqa: N801  the public name
         if link_error is not None:
             raise TypeError('Cannot add link to group: do that on individual tasks')
         app = self.app
-        if app.conf.task_always_eager:
+        if app.send_settings.always_eager:
             return self.apply(args, kwargs, **options)
         if not self.tasks:
             return self.freeze()

@@ -128,6 +128,15 @@ class TestConfiguration:
             {'CELERY_TASK_ALWAYS_EAGER': True, 'OTHER': 1}, namespace='CELERY')
         assert app.conf.task_always_eager is True
 
+    def test_written_before_it_is_read(self) -> None:
+        app = Celery(set_as_current=False)
+        early = app.conf
+        early.task_acks_late = True
+        app.config_from_object({'CELERY_TASK_SERIALIZER': 'yaml'}, namespace='CELERY')
+        app.conf.task_track_started = True
+        assert app.conf.task_acks_late is True and app.conf.task_track_started is True
+        assert early is app.conf and early.task_serializer == 'yaml'
+
     def test_environment_wins(self, monkeypatch: pytest.MonkeyPatch) -> None:
         app = Celery(set_as_current=False, broker='amqp://a')
         monkeypatch.setenv('CELERY_BROKER_URL', 'memory://')

@@ -74,11 +74,14 @@ class Documents:
             meta['result'] = self.exception_to_python(meta['result'])
         return meta
 
-    def current_task_children(self, request: Any = None) -> list[Any]:
-        """Return the tuples of the results of the tasks that *request* has sent."""
+    def current_task_children(self, request: Any = None) -> list[Any] | None:
+        """Return the tuples of the results of the tasks that *request* has sent.
+
+        :param request: default: that of the task that is running; None if there is none.
+        """
         request = request or getattr(get_current_task(), 'request', None)
         if request is None:
-            return []
+            return None
         return [child.as_tuple() for child in getattr(request, 'children', None) or ()]
 
     def make_document(

@@ -4,9 +4,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import unquote
-
-from kombu.utils.url import parse_url
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pyceleryc.backends.base import join_header
 from pyceleryc.backends.core import CoreBackend
@@ -202,27 +200,22 @@ def _from_url(url: str | None, conf: Any) -> dict[str, Any]:
         raise ImproperlyConfigured(
             f'The Redis backend cannot connect to {scheme}://; it knows redis://, rediss:// and '
             'redis+socket://. For Sentinel give the address of the primary.')
-    parts = parse_url(url)
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
     config = {
-        'host': parts.get('hostname'), 'port': parts.get('port'), 'user': parts.get('userid'),
-        'password': parts.get('password'), 'db': parts.get('virtual_host'),
-        'socket_timeout': _number(parts.get('socket_timeout')),
-        'connect_timeout': _number(parts.get('socket_connect_timeout')),
+        'host': parts.hostname, 'port': parts.port,
+        'user': unquote(parts.username or '') or None,
+        'password': unquote(parts.password or '') or None,
+        'db': query.get('db') or unquote(parts.path),
+        'socket_timeout': _number(query.get('socket_timeout')),
+        'connect_timeout': _number(query.get('socket_connect_timeout')),
     }
     if 'socket' in scheme:
-        path = unquote(url.partition('://')[2].partition('?')[0])
-        config.update(unix_path=f"/{path.rpartition('@')[2].lstrip('/')}", host=None, port=None)
-        config['db'] = parts.get('virtual_host') if 'virtual_host=' in url else None
+        config.update(unix_path=unquote(parts.path), host=None, port=None,
+                      db=query.get('virtual_host') or query.get('db'))
     if scheme == 'rediss':
-        config['ssl'] = _tls({**(conf.redis_backend_use_ssl or {}), **_ssl_of(parts)})
-    return {key: value for key, value in config.items() if value is not None}
-
-
-def _ssl_of(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """kombu's parse_url moves ssl_* parameters of rediss:// into a dict, with other types."""
-    nested = parts.get('ssl')
-    found = {**parts, **(nested if isinstance(nested, Mapping) else {})}
-    return {key: value for key, value in found.items() if key.startswith('ssl_')}
+        config['ssl'] = _tls({**(conf.redis_backend_use_ssl or {}), **query})
+    return {key: value for key, value in config.items() if value not in (None, '', '/')}
 
 
 def _tls(settings: Mapping[str, Any]) -> dict[str, Any]:

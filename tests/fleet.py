@@ -56,7 +56,8 @@ class Side:
     def worker(self, env: dict[str, str], *options: str) -> Iterator[Worker]:
         worker = Worker(self, env, options)
         try:
-            worker.wait_ready()
+            if env.get("FLEET_LOGLEVEL", "INFO") == "INFO":  # otherwise it does not say so
+                worker.wait_ready()
             yield worker
         finally:
             worker.end()
@@ -67,7 +68,7 @@ class Worker:
 
     def __init__(self, side: Side, env: dict[str, str], options: tuple[str, ...] = ()) -> None:
         self.log = Path(tempfile.mkstemp(prefix=f"{side.name}-worker-", suffix=".log")[1])
-        base = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "INFO"]
+        base = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", env.get("FLEET_LOGLEVEL", "INFO")]
         command = [side.python, "-m", side.name, "-A", "fleet_tasks", "worker", *base, *(options or ("-c", "2"))]
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)

@@ -102,6 +102,11 @@ def early(number, seconds=0.0):
     _mark(number)
 
 
+@app.task(ignore_result=True)
+def noop(number):
+    return None
+
+
 @app.task
 def sleep(seconds):
     time.sleep(seconds)

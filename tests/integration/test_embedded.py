@@ -1,0 +1,92 @@
+"""Workers inside a program (DESIGN D12): any number, in any thread, started and stopped cleanly."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pyceleryc import Celery
+from pyceleryc.worker.worker import WorkController
+
+
+@contextmanager
+def embedded(app: Celery, **options: object) -> Iterator[WorkController]:
+    ready = threading.Event()
+    worker = WorkController(app, ready_callback=lambda _: ready.set(), **options)  # type: ignore[arg-type]
+    thread = threading.Thread(target=worker.start)
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield worker
+    finally:
+        worker.stop()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def make_app(broker: str, backend: str, queue: str) -> Celery:
+    app = Celery("embedded", broker=broker, backend=backend, set_as_current=False)
+    app.conf.update(task_default_queue=queue, worker_prefetch_multiplier=1)
+
+    @app.task(name="embedded.add")
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    @app.task(name="embedded.nap", acks_late=True)
+    def nap(seconds: float) -> str:
+        time.sleep(seconds)
+        return threading.current_thread().name
+
+    return app
+
+
+@pytest.fixture(params=["memory", "sqlite", "amqp"])
+def app(request: pytest.FixtureRequest, tmp_path: Path, unique: Callable[[str], str]) -> Iterator[Celery]:
+    queue = unique("embedded")
+    if request.param == "memory":
+        made = make_app("memory://", "cache+memory://", queue)
+    elif request.param == "sqlite":
+        made = make_app(f"sqlite:///{tmp_path}/q.db", f"sqlite:///{tmp_path}/q.db", queue)
+    else:
+        made = make_app(request.getfixturevalue("amqp_url"), "rpc://", queue)
+    yield made
+    made.amqp.producer.remove(queue, 5.0)
+    made.close()
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads", "prefork"])
+def test_in_a_thread(app: Celery, pool: str) -> None:
+    if pool == "prefork" and app.conf.result_backend == "cache+memory://":
+        pool = "threads"  # the memory of a child is not ours: this pair makes no sense
+    with embedded(app, pool=pool, concurrency=2) as worker:
+        results = [app.tasks["embedded.add"].delay(n, 1) for n in range(50)]
+        assert [r.get(timeout=20) for r in results] == list(range(1, 51))
+    assert worker.exitcode == 0
+
+
+def test_two_workers_of_one_queue(app: Celery) -> None:
+    with embedded(app, pool="threads", concurrency=1, hostname="a@here"), \
+            embedded(app, pool="threads", concurrency=1, hostname="b@here"):
+        started = time.monotonic()
+        results = [app.tasks["embedded.nap"].delay(0.5) for _ in range(2)]
+        for result in results:
+            result.get(timeout=20)
+        assert time.monotonic() - started < 0.95, "both worked at the same time"
+
+
+def test_start_and_stop_many_times(app: Celery) -> None:
+    for n in range(5):
+        with embedded(app, pool="solo"):
+            assert app.tasks["embedded.add"].delay(n, n).get(timeout=20) == 2 * n
+
+
+def test_stop_finishes_what_runs(app: Celery) -> None:
+    with embedded(app, pool="threads", concurrency=1):
+        result = app.tasks["embedded.nap"].delay(0.6)
+        time.sleep(0.2)
+    assert result.get(timeout=5).startswith("ThreadPool")

@@ -43,8 +43,7 @@ class Retrying:
             options['queue'] = queue
         else:
             options.update(self._same_way(request.delivery_info or {}, options))
-        return self.signature(
-            args, kwargs, **options)
+        return self.signature(args, kwargs, **options)
 
     subtask_from_request = signature_from_request
 
@@ -78,7 +77,7 @@ class Retrying:
         :param max_retries: other limit than the task's for this call.
         :raises Retry: always, if not *throw* is False.
         :raises MaxRetriesExceededError: there are no retries left and *exc* is not given.
-        :raises Reject: the new message could not be sent; the broker gives this one again.
+        :raises Reject: the new message could not be sent (T-143).
         """
         request = self.request
         limit = self.max_retries if max_retries is None else max_retries
@@ -158,20 +157,15 @@ class Retrying:
             sig.link_error(errback)
         chain = request.chain
         if chain:
-            steps = [canvas.signature(step, app=self.app) for step in reversed(chain)]
-            sig = self._append_steps(sig, steps)
+            # As they are: their ids are those that others wait for.  Both lists are reversed.
+            sig.set(chain=[*chain, *(sig.options.get('chain') or ())])
         stamps = dict(request.stamps or {})
         if stamps:
             sig.stamp(visitor=None, **stamps)
         sig.set(
             task_id=request.id, group_id=request.group, group_index=request.group_index,
-            chord=request.chord, root_id=request.root_id,
+            chord=request.chord, root_id=request.root_id, reply_to=request.reply_to,
             replaced_task_nesting=(request.replaced_task_nesting or 0) + 1)
-
-    def _append_steps(self, sig: Any, steps: list[Any]) -> Any:
-        # Sent along as they are: their ids are those that others wait for.
-        sig.set(chain=[*reversed(steps), *(sig.options.get('chain') or ())])
-        return sig
 
     def on_replace(self, sig: Any) -> Any:
         """Called before *sig* replaces this task; to be overridden."""

@@ -103,7 +103,8 @@ class Sending:
             replaced_task_nesting=replaced_task_nesting, **_message_options(options))
         options = _publishing_options(options)
         self._send_message(
-            name, task_id, message, producer or publisher, connection, ignore_result, options)
+            name, task_id, message, producer or publisher, connection,
+            not (ignore_result or reply_to), options)
         return self._sent(result_cls or self.AsyncResult, task_id, ignore_result,
                           parent if add_to_parent else None)
 
@@ -119,6 +120,16 @@ class Sending:
         if ignore_result:
             return self.thread_oid
         return getattr(self.backend, 'reply_to', None) or self.thread_oid
+
+    def expect_result(self, task_id: str) -> str:
+        """Prepare to receive the result of a task that others will send.
+
+        :returns: where it is to be sent to: the ``reply_to`` of the task.
+        """
+        backend = self.backend
+        if backend.wants_task_call:
+            backend.on_task_call(None, task_id)
+        return self._reply_to(False)
 
     def _inherit(
         self, parent: Any, options: dict[str, Any], root_id: str | None, parent_id: str | None,
@@ -154,11 +165,12 @@ class Sending:
 
     def _send_message(
         self, name: str, task_id: str, message: Any, producer: Any, connection: Any,
-        ignore_result: bool, options: dict[str, Any],
+        is_mine: bool, options: dict[str, Any],
     ) -> None:
         if producer is None and connection is not None:
             producer = self.amqp.Producer(connection, auto_declare=False)
-        if not ignore_result:
+        if is_mine:
+            # With a reply_to of its own the result goes to others, or is expected already.
             self.backend.on_task_call(producer, task_id)
         self.amqp.send_task_message(producer, name, message, **options)
 

@@ -209,7 +209,8 @@ class Signature(dict):  # type: ignore[type-arg]
             options['root_id'] = root_id
         if parent_id:
             options['parent_id'] = parent_id
-        options.setdefault('reply_to', self.app.thread_oid)
+        if 'reply_to' not in options:
+            options['reply_to'] = self.app.expect_result(task_id)
         if group_id:
             options.setdefault('group_id', group_id)
         if chord:

@@ -122,3 +122,51 @@ def die(signum):
 @app.task
 def leave(code):
     raise SystemExit(code)
+
+
+@app.task(time_limit=1)
+def too_long():
+    time.sleep(30)
+
+
+@app.task(soft_time_limit=0.5)
+def interrupted(catch):
+    from celery.exceptions import SoftTimeLimitExceeded
+
+    try:
+        time.sleep(30)
+    except SoftTimeLimitExceeded:
+        if not catch:
+            raise
+    return "cleaned up"
+
+
+@app.task(track_started=True)
+def tracked(seconds):
+    time.sleep(seconds)
+    return os.getpid()
+
+
+@app.task
+def pid():
+    return os.getpid()
+
+
+@app.task
+def grow(mib):
+    kept.append(bytearray(mib * 2**20))
+    return os.getpid()
+
+
+kept = []
+
+
+@app.task(rate_limit="5/s")
+def limited():
+    return time.time()
+
+
+@app.task(soft_time_limit=0.5)
+def naps(count, seconds):
+    for _ in range(count):
+        time.sleep(seconds)

@@ -84,7 +84,7 @@ class Machine:
         for task in app.tasks.values():
             self.register(task)
         for queue in self.queues:
-            self.core.add_queue(app.amqp.queue_config(queue))
+            self.consume(queue.name)
 
     def _config(self) -> dict[str, Any]:
         conf = self.app.conf
@@ -143,6 +143,11 @@ class Machine:
             "soft_time_limit": _seconds(task.soft_time_limit, soft),
             "rate": float(rate(task.rate_limit)) if task.rate_limit else 0.0,
         })
+
+    def consume(self, name: str) -> None:
+        """Declares and consumes one of our queues."""
+        queue = next(queue for queue in self.queues if queue.name == name)
+        self.core.add_queue(self.app.amqp.queue_config(queue))
 
     def run(self) -> None:
         """Until stop(). Signals are noticed while the machine waits, whichever thread the kernel gives them to.
@@ -233,8 +238,9 @@ class MachineHooks:
                            next_try, attempt + 1, self.app.conf.broker_connection_max_retries)
 
     def cancelled(self, queue: str) -> None:
-        consumer_log.error("The broker cancelled the consumer of queue %r (deleted, or moved); it is declared again "
-                           "at the next connection.", queue)
+        """Deleted, or its node is gone: without this the worker would wait for ever."""
+        consumer_log.error("The broker cancelled the consumer of queue %r (deleted, or moved); declaring it again.", queue)
+        self.machine.consume(queue)
 
     def log(self, level: int, text: str) -> None:
         consumer_log.log(level, "%s", text)

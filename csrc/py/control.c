@@ -2,6 +2,7 @@
 /* Methods of Worker: registration and control. */
 #include "py/control.h"
 
+#include <limits.h>
 #include <math.h>
 
 #include "py/config.h"
@@ -231,6 +232,9 @@ py_worker_prefetch(py_worker *self, PyObject *count)
     if ((number == -1 && PyErr_Occurred()) || py_worker_check_open(self) < 0) {
         return NULL;
     }
+    if (number < 0 || number > INT_MAX) {
+        return PyErr_Format(PyExc_ValueError, "a prefetch count is 0 or more, not %ld", number);
+    }
     if (pc_worker_prefetch(self->worker, (unsigned)number, &err) < 0) {
         return py_raise(self->state, &err);
     }
@@ -246,6 +250,9 @@ py_worker_resize(py_worker *self, PyObject *size)
 
     if ((number == -1 && PyErr_Occurred()) || py_worker_check_open(self) < 0) {
         return NULL;
+    }
+    if (number < 1 || number > INT_MAX) {
+        return PyErr_Format(PyExc_ValueError, "a pool size is 1 or more, not %ld", number);
     }
     Py_BEGIN_ALLOW_THREADS
     rc = pc_worker_resize(self->worker, (int)number, &err);

@@ -238,7 +238,7 @@ soft_limit(pc_pool *base, pc_job *job, pc_err *err)
 
     (void)base;
     atomic_store(&at->slot->gate->soft_seq, job->seq);
-    return kill(at->slot->pid, SIGUSR1) == 0 ? 0 : pc_fail_errno(err, PC_EIO, "kill");
+    return pc_slot_signal(at->slot, SIGUSR1, err);
 }
 
 static void
@@ -247,7 +247,7 @@ kill_now(void *ctx, pc_mono now)
     pc_slot *child = ctx;
 
     (void)now;
-    (void)kill(child->pid, SIGKILL);
+    (void)pc_slot_signal(child, SIGKILL, NULL);
 }
 
 /* Nothing else may start in a process that is to end: what is queued behind the job is taken back first. If the
@@ -264,8 +264,8 @@ kill_job(pc_pool *base, pc_job *job, int signum, pc_lost why, pc_err *err)
     if (pc_gate_started(child->gate) != seq) {
         return 0;
     }
-    if (kill(child->pid, signum) < 0) {
-        return pc_fail_errno(err, PC_EIO, "kill");
+    if (pc_slot_signal(child, signum, err) < 0) {
+        return -1;
     }
     at->kill_why = why;
     if (child->state == PC_SLOT_UP) {

@@ -152,6 +152,8 @@ pc_slot_close(pc_slot *child)
 {
     if (child->fd >= 0) {
         pc_loop_unwatch(child->pool->base.loop, &child->watch);
+        // close() alone says nothing while a copy exists, in a process of another pool say
+        (void)shutdown(child->fd, SHUT_RDWR);
         (void)close(child->fd);
         child->fd = -1;
     }

@@ -74,6 +74,8 @@ pc_slot *pc_slot_new(pc_prefork *pool, int index, pc_err *err);
 int pc_slot_spawn(pc_slot *child, pc_err *err);
 /* Timer: fills an empty slot again. */
 void pc_slot_respawn(void *slot, pc_mono now);
+/* By its pidfd: a number may be another process's by now. A child that is gone already needs no signal: 0. */
+int pc_slot_signal(const pc_slot *child, int signum, pc_err *err);
 /* The slot's one rare timer, aimed anew. */
 int pc_slot_hurry(pc_slot *child, void (*due)(void *ctx, pc_mono now), int64_t ns, pc_err *err);
 /* Returns true when the child is gone (its jobs were reported, the slot is empty or filled anew). */

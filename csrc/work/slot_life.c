@@ -70,6 +70,15 @@ pc_slot_clear(pc_slot *child)
 }
 
 int
+pc_slot_signal(const pc_slot *child, int signum, pc_err *err)
+{
+    if (syscall(SYS_pidfd_send_signal, child->pidfd, signum, NULL, 0) < 0 && errno != ESRCH) {
+        return pc_fail_errno(err, PC_EIO, "cannot send signal %d to a pool process", signum);
+    }
+    return 0;
+}
+
+int
 pc_slot_hurry(pc_slot *child, void (*due)(void *ctx, pc_mono now), int64_t ns, pc_err *err)
 {
     pc_loop *loop = child->pool->base.loop;

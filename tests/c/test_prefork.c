@@ -9,7 +9,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/mem.h"
 #include "harness.h"
+#include "io/memory_hub.h"
 #include "work/slot.h"
 #include "worker_world.h"
 
@@ -266,6 +268,82 @@ test_those_behind_a_crash_come_back(void)
     finish(&r);
 }
 
+/* Children are shot at random while they work: with reject_on_worker_lost nothing is lost, and what
+ * is queued behind a victim comes back. The connection breaks now and then, too. */
+void
+test_chaos(void)
+{
+    rig r;
+    pc_spec spec = rig_spec("task");
+    unsigned seed = 7;
+    int shots = 0;
+
+    rig_init(&r, "prefork", 4);
+    r.quiet = true;
+    r.config.prefetch = 60;
+    spec.acks_late = spec.reject_on_worker_lost = true;
+    rig_add(&r, spec);
+    rig_start(&r);
+    for (int i = 1; i <= 3000; i++) {
+        rig_send(&r, i, "task", i % 40 == 0 ? "sleep:4 nodoc" : "ok");
+    }
+    pc_mono began = pc_mono_now();
+    uint64_t left = 1, consumers;
+    while (left > 0 || !rig_is_idle(&r) || !rig_stats(&r).connected) {
+        pid_t pids[8] = {0};
+        PC_ASSERT(pc_mono_now().ns - began.ns < 15 * PC_NS_PER_SEC, "%d left", (int)left);
+        PC_ASSERT(rig_turn(&r, 3) >= 0);
+        int n = pc_worker_pids(r.worker, pids, 8);
+        if (n > 0 && shots < 60 && rand_r(&seed) % 8 == 0) {
+            shots++;
+            (void)kill(pids[rand_r(&seed) % n], shots % 2 ? SIGKILL : SIGTERM);
+        }
+        if (rig_stats(&r).connected && r.down < 3 && rand_r(&seed) % 100 == 0) {
+            rig_break(&r);
+        }
+        PC_ASSERT_INT(pc_hub_size(r.w.hub, "q", &left, &consumers, NULL), 0);
+    }
+    int again = atomic_load(&r.shared->total) - 3000;
+    printf("%d shots, %d breaks, %d ran again\n", shots, r.down, again);
+    for (int i = 1; i <= 3000; i++) {
+        PC_ASSERT(atomic_load(&r.shared->ended[i]) >= 1, "task %d never ended", i);
+    }
+    PC_ASSERT(shots >= 20, "%d shots, %d breaks, %d again, %d ms", shots, r.down, again, (int)((pc_mono_now().ns - began.ns) / PC_NS_PER_MS));
+    PC_ASSERT(again >= 0 && again <= shots + 3 * (60 + 4));
+    PC_ASSERT_INT(r.worker->stale_len, 0);
+    finish(&r);
+}
+
+/* --- memory --- */
+
+/* No room to read an outcome: the loop sleeps, looks again, and has it then. */
+void
+test_no_memory_to_read_with(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 1);
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    RIG_UNTIL(&r, r.ups == 1);
+    hand_over(&r, 1, "sleep:5");
+    wait_for_end_of(&r, 1);
+    pc_slot *child = ((pc_place *)first_job(&r)->slot)->slot;
+    pc_buf_fini(&child->in);
+    pc_mem_fail_after(1);
+    PC_ASSERT(rig_turn(&r, 0) >= 0);
+    pc_mem_fail_after(-1);
+    PC_ASSERT(child->starved && child->watch.slot == 0);
+    r.waits = 0;
+    RIG_UNTIL(&r, r.settled == 1);
+    PC_ASSERT(r.waits < 20);
+    PC_ASSERT(!child->starved && child->watch.slot != 0);
+    rig_send(&r, 2, "task", "ok");
+    RIG_UNTIL(&r, r.settled == 2);
+    PC_ASSERT_INT(rig_seen(&r, "stored:t1"), 1);
+    finish(&r);
+}
+
 /* --- kills -------------------------------------------------------------- */
 
 /* The job is over, its outcome not yet read, when its limit strikes: it is done, and neither the
@@ -414,7 +492,7 @@ test_child_killed_in_mid_frame(void)
     PC_ASSERT_INT(atomic_load(&r.shared->runs[1]), 1);
     PC_ASSERT(strstr(r.words, "lost") == NULL);
     // the other way: half of the document has come
-    send_big(&r, 2, "big:30000", 0);
+    rig_send(&r, 2, "task", "big:30000");
     while (atomic_load(&r.shared->ended[2]) == 0) {
         PC_ASSERT(rig_turn(&r, 1) >= 0);
     }
@@ -515,6 +593,31 @@ test_resize(void)
     PC_ASSERT(pc_worker_resize(r.worker, 0, &err) < 0 && err.code == PC_EDATA);
     PC_ASSERT(strstr(r.words, "lost") == NULL);
     finish(&r);
+}
+
+/* The second pool's children hold copies of the first one's sockets: it ends in order nevertheless. */
+void
+test_two_pools_in_one_process(void)
+{
+    rig r;
+    pc_err err = {0};
+
+    rig_init(&r, "prefork", 1);
+    rig_start(&r);
+    RIG_UNTIL(&r, r.ups == 1);
+    pc_worker *first = r.worker;
+    pc_worker *second = pc_worker_new(&r.config, &r.runner, &r.hooks, &r.log, &err);
+    PC_ASSERT(second != NULL);
+    r.worker = second;
+    PC_ASSERT_INT(pc_worker_start(second, NULL), 0);
+    RIG_UNTIL(&r, r.ups == 2);
+    r.worker = first;
+    pc_mono began = pc_mono_now();
+    PC_ASSERT_STR(rig_stop(&r, PC_STOP_WARM, 4000), "");
+    PC_ASSERT(pc_mono_now().ns - began.ns < PC_NS_PER_SEC);
+    PC_ASSERT_INT(atomic_load(&r.shared->child_stops), 1);
+    pc_worker_free(second);
+    rig_free(&r);
 }
 
 /* --- birth ---------------------------------------------------------------- */

@@ -395,7 +395,7 @@ test_connection_lost_while_tasks_run(void)
     PC_ASSERT_INT(r.worker->stale_len, 2);
     RIG_UNTIL(&r, r.ready == 3 && rig_seen(&r, "received:t1") == 3);
     atomic_store(&r.shared->open, 1);
-    RIG_UNTIL(&r, r.worker->stale_len == 0 && rig_seen(&r, "ack:t3"));
+    RIG_UNTIL(&r, r.worker->stale_len == 0 && rig_seen(&r, "ack:t3") && rig_seen(&r, "ack:t1"));
     PC_ASSERT_INT(rig_seen(&r, "stored:t1"), 2);  // at least once
     PC_ASSERT_INT(atomic_load(&r.shared->runs[2]), 1);
     PC_ASSERT_INT(rig_seen(&r, "ack:t1"), 1);
@@ -641,6 +641,46 @@ test_stop_from_inside_the_received_hook(void)
     const char *left = rig_queue(&r);
     PC_ASSERT(strstr(left, "t2 t3 ") != NULL, "%s", left);
     rig_free(&r);
+}
+
+static void
+stop_when_accepted(rig *r, const char *word)
+{
+    if (strcmp(word, "accepted:t2 ") == 0) {
+        pc_worker_stop(r->worker, PC_STOP_COLD, in_ms(2000));
+    }
+}
+
+static void
+check_stop_in_accepted(const char *script)
+{
+    rig r;
+    int rc;
+
+    begin(&r, 2);
+    RIG_UNTIL(&r, r.ups == 2);
+    r.on_hook = stop_when_accepted;
+    rig_send(&r, 1, "task", "sleep:3000");
+    rig_send(&r, 2, "task", script);
+    for (int i = 3; i <= 6; i++) {
+        rig_send(&r, i, "task", "ok");
+    }
+    while ((rc = rig_turn(&r, 10)) == 1) {
+    }
+    PC_ASSERT_INT(rc, 0);
+    PC_ASSERT(rig_is_idle(&r));
+    const char *left = rig_queue(&r);
+    PC_ASSERT(strstr(left, "t3 t4 t5 t6 ") != NULL && strstr(left, "t1 ") != NULL, "%s", left);
+    rig_free(&r);
+}
+
+/* Reported by the look, with its outcome, and with its death. */
+void
+test_cold_stop_from_inside_the_accepted_hook(void)
+{
+    check_stop_in_accepted("sleep:3000");
+    check_stop_in_accepted("ok");
+    check_stop_in_accepted("raise:9");
 }
 
 void

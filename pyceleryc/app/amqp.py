@@ -9,10 +9,10 @@ from kombu import Connection, Consumer, Exchange, Producer, Queue, pools
 from kombu.common import Broadcast
 from kombu.compression import compress
 
-from pyceleryc import _core, signals
+from pyceleryc import signals
 from pyceleryc.app import routes as _routes
 from pyceleryc.app.drivers import broker_config, broker_urls, queue_config
-from pyceleryc.app.messages import TaskMessages, encode, task_message
+from pyceleryc.app.messages import TaskMessages, encode, task_message, unix_time
 from pyceleryc.app.publisher import NO_RETRY, Publisher, RetryPolicy
 from pyceleryc.app.queues import Queues
 
@@ -313,7 +313,7 @@ class AMQP(TaskMessages):
         eta = headers.get('eta')
         if publisher.scheme != 'sqlite' or not eta:
             return properties.pop('due', None)
-        return _core.iso_to_timestamp(eta)
+        return unix_time(eta)
 
     def _announce(
         self, name: str, body: Any, headers: dict[str, Any], exchange: str,

@@ -295,9 +295,10 @@ class Celery(Configuring, Connections, Periodic, Sending):
                 raise RuntimeError('Contract breach: app not finalized')
             self.finalized = True
             builtins.add_builtin_tasks(self)
-            _state._announce_app_finalized(self)
+            # Before the shared tasks of others: where names clash, the app's own task wins.
             while self._pending:
                 maybe_evaluate(self._pending.popleft())
+            _state._announce_app_finalized(self)
             for task in list(self._tasks.values()):
                 task.bind(self)
             self.on_after_finalize.send(sender=self)

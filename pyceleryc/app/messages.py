@@ -50,6 +50,11 @@ def iso_text(when: Any) -> Any:
     return when if not when or isinstance(when, str) else when.isoformat()
 
 
+def unix_time(iso: str) -> float:
+    """Return the Unix time of an ISO-8601 text; without offset it is UTC."""
+    return _core.iso_to_timestamp(iso)
+
+
 def is_plain_json(serializer: str | None) -> bool:
     """Tell whether *serializer* is kombu's own JSON, which the core writes as well."""
     codec = registry._encoders.get(serializer or '')

@@ -8,7 +8,7 @@ from kombu import serialization
 from kombu.exceptions import OperationalError
 from kombu.utils.uuid import uuid
 
-from pyceleryc import _core, canvas
+from pyceleryc import canvas
 from pyceleryc._state import _task_stack, current_app
 from pyceleryc.app.annotations import resolve_all as resolve_all_annotations
 from pyceleryc.app.context import Context
@@ -29,7 +29,6 @@ _EXEC_OPTIONS = (
     'queue', 'routing_key', 'exchange', 'priority', 'expires', 'serializer', 'delivery_mode',
     'compression', 'time_limit', 'soft_time_limit', 'immediate', 'mandatory', 'ignore_result',
 )
-_LazyRequest = _core.LazyRequest
 
 
 class class_property:  # noqa: N801  used like property
@@ -193,8 +192,9 @@ class Task(Retrying):
             if self._default_request is None:
                 self._default_request = Context()
             return self._default_request
-        # The worker makes the context only for tasks that look at it.
-        return request.context() if type(request) is _LazyRequest else request
+        # The worker pushes a LazyRequest: the context is made only for tasks that look at it.
+        make = getattr(type(request), 'context', None)
+        return request if make is None else make(request)
 
     def push_request(self, *args: Any, **kwargs: Any) -> None:
         """Begin a run with a new :class:`Context` made of the arguments."""

@@ -72,6 +72,10 @@ class Signature(dict):  # type: ignore[type-arg]
         self._app = app
         if isinstance(task, dict):
             super().__init__(task)
+            # Messages made by hand may leave things out.
+            for key, default in (('args', ()), ('kwargs', {}), ('options', {})):
+                if self.get(key) is None:
+                    self[key] = default
             return
         name = task
         if task is not None and not isinstance(task, str):
@@ -152,17 +156,16 @@ class Signature(dict):  # type: ignore[type-arg]
 
         :param force: add arguments although it is immutable.
         """
-        own = self.options
+        own = self['options']
         new_options = dict(own)
         fixed = _FIXED_OPTIONS.union(own.get('stamped_headers') or ())
         for name, value in (options or {}).items():
             if not (name in fixed and name in own):
                 new_options[name] = value
-        if self.immutable and not force:
-            return self.args, self.kwargs, new_options
+        if self.get('immutable') and not force:
+            return self['args'], self['kwargs'], new_options
         return (
-            (*(args or ()), *(self.args or ())), {**(self.kwargs or {}), **(kwargs or {})},
-            new_options)
+            (*(args or ()), *self['args']), {**self['kwargs'], **(kwargs or {})}, new_options)
 
     # -- variations -------------------------------------------------------------------------
 
@@ -170,8 +173,9 @@ class Signature(dict):  # type: ignore[type-arg]
         """Return a copy, with more arguments and options."""
         args, kwargs, opts = self._merge(args, kwargs, opts)
         copy = Signature.from_dict({
-            'task': self.task, 'args': tuple(args), 'kwargs': kwargs, 'options': deepcopy(opts),
-            'subtask_type': self.subtask_type, 'immutable': self.immutable,
+            'task': self['task'], 'args': tuple(args), 'kwargs': kwargs,
+            'options': deepcopy(opts) if opts else {},
+            'subtask_type': self.get('subtask_type'), 'immutable': self.get('immutable', False),
         }, app=self._app)
         copy._type = self._type
         return copy
@@ -203,7 +207,7 @@ class Signature(dict):  # type: ignore[type-arg]
         group_index: int | None = None,
     ) -> Any:
         """Give it an id and its place in a workflow; return the result of that id."""
-        options = self.options
+        options = self['options']
         task_id = options.setdefault('task_id', _id or uuid())
         if root_id:
             options['root_id'] = root_id

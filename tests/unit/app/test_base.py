@@ -50,6 +50,12 @@ class TestTask:
         app.finalize()
         assert first._get_current_object() is second._get_current_object()
 
+    def test_own_task_wins_over_that_of_another_app(self, app: Any) -> None:
+        other = Celery('other', set_as_current=False)
+        theirs, ours = other.task(name='same')(lambda: 1), app.task(name='same')(lambda: 2)
+        assert (theirs(), ours(), app.tasks['same']()) == (1, 2, 2)
+        assert theirs.name in Celery('third', set_as_current=False).tasks
+
     def test_bind_and_base(self, app: Any) -> None:
         class MyTask(Task):
             colour = 'red'

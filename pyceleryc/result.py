@@ -94,16 +94,30 @@ class AsyncResult(ResultBase):
             return None
         if disable_sync_subtasks:
             assert_will_not_block()
-        if self._cache is None:
-            if propagate and follow_parents and self.parent is not None:
+        if not (propagate and follow_parents and self.parent is not None):
+            return self._wait(timeout, interval, no_ack, propagate, callback, on_message,
+                              on_interval)
+        self._maybe_reraise_parent_error()
+        try:
+            return self._wait(timeout, interval, no_ack, propagate, callback, on_message,
+                              _both(self._maybe_reraise_parent_error, on_interval))
+        except Exception:
+            # What went wrong first says more than what followed from it (C-031).
+            if self._cache is not None:
                 self._maybe_reraise_parent_error()
-                on_interval = _both(self._maybe_reraise_parent_error, on_interval)
-            return self.backend.wait_for_pending(
-                self, timeout=timeout, interval=interval, on_interval=on_interval,
-                no_ack=no_ack, propagate=propagate, callback=callback, on_message=on_message)
-        return self.maybe_throw(propagate=propagate, callback=callback)
+            raise
 
     wait = get
+
+    def _wait(
+        self, timeout: Any, interval: float, no_ack: bool, propagate: bool, callback: Any,
+        on_message: Any, on_interval: Any,
+    ) -> Any:
+        if self._cache is not None:
+            return self.maybe_throw(propagate=propagate, callback=callback)
+        return self.backend.wait_for_pending(
+            self, timeout=timeout, interval=interval, on_interval=on_interval, no_ack=no_ack,
+            propagate=propagate, callback=callback, on_message=on_message)
 
     def _maybe_reraise_parent_error(self) -> None:
         for node in reversed(list(self._parents())):

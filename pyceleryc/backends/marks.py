@@ -53,7 +53,8 @@ class Marks:
             return
         if request.chord:
             self.on_chord_part_return(request, state, exc)
-        for signature in request.chain or ():
+        # The list has the last task first.  It is stored last, for it is the one waited for.
+        for signature in reversed(request.chain or ()):
             self._fail_link(signature, exc, traceback, state, store_result)
         if call_errbacks and request.errbacks:
             self._call_task_errbacks(request, exc, traceback)

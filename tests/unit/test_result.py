@@ -11,7 +11,7 @@ import pytest
 
 from pyceleryc import states
 from pyceleryc.app.base import Celery
-from pyceleryc.exceptions import IncompleteStream, TimeoutError
+from pyceleryc.exceptions import ChordError, IncompleteStream, TimeoutError
 from pyceleryc.result import (
     AsyncResult,
     EagerResult,
@@ -145,6 +145,18 @@ def test_raised_twice(done: Callable[..., AsyncResult]) -> None:
             result.get()
         depths.append(len(caught.traceback))
     assert len(set(depths[1:])) == 1
+
+
+def test_the_first_error_is_raised(app: Celery, done: Callable[..., AsyncResult]) -> None:
+    """C-031"""
+    header = app.GroupResult("g", [done(1), done(KeyError("b"), states.FAILURE)])
+    body = done(ChordError("Dependency"), states.FAILURE, parent=header)
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            body.get()
+        with pytest.raises(ChordError):
+            body.get(follow_parents=False)
+    assert isinstance(body.get(propagate=False), ChordError)
 
 
 def test_family(app: Celery, done: Callable[..., AsyncResult]) -> None:

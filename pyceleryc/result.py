@@ -17,7 +17,7 @@ from pyceleryc._resultset import (
     denied_join_result,
 )
 from pyceleryc._state import app_or_default, get_current_app
-from pyceleryc.exceptions import IncompleteStream
+from pyceleryc.exceptions import IncompleteStream, TimeoutError
 from pyceleryc.utils.graph import DependencyGraph, GraphFormatter
 from pyceleryc.utils.iso8601 import parse_iso8601
 
@@ -38,7 +38,7 @@ class AsyncResult(ResultBase):
 
     # Results are made for each task that is sent: what is not given stays here.
     app: Any = None
-    TimeoutError: Any = None
+    TimeoutError = TimeoutError
     task_name: str | None = None
     #: The task's result is not stored: get() returns None at once.
     ignored = False

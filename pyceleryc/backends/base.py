@@ -70,6 +70,12 @@ class Backend(Exceptions, Documents, Marks, Chords):
     is_async = False
     retry_policy = {'max_retries': 20, 'interval_start': 0, 'interval_step': 1, 'interval_max': 1}
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # A class that says what to do before a task is sent wants it to be done.
+        if 'on_task_call' in vars(cls) and 'wants_task_call' not in vars(cls):
+            cls.wants_task_call = True
+
     def __init__(
         self, app: Any, serializer: str | None = None, max_cached_results: int | None = None,
         accept: Any = None, expires: Any = None, expires_type: Any = None,

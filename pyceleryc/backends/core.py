@@ -26,6 +26,9 @@ JSON = 'application/json'
 REREAD = 5.0
 #: Seconds between looks at all of many results while waiting for one of them.
 SWEEP = 0.05
+#: A subclass that replaces one of these wants to be asked, not to be bypassed by the worker.
+_WRITING = ('store_result', '_store_result', 'encode', '_encode', 'encode_result',
+            '_get_result_meta', 'mark_as_done')
 
 
 class Client:
@@ -120,6 +123,7 @@ class CoreBackend(Backend):
     """A backend on a C driver; a subclass defines :meth:`client_config`."""
 
     thread_safe = True
+    wants_task_call = False
     is_async = True
     supports_native_join = True
     supports_autoexpire = True
@@ -129,7 +133,7 @@ class CoreBackend(Backend):
         raise NotImplementedError(f'{type(self).__name__} must define client_config()')
 
     @cached_property
-    def client(self) -> Client:
+    def core(self) -> Client:
         """The process's client of the store."""
         return Client.shared(self.client_config())
 
@@ -138,7 +142,12 @@ class CoreBackend(Backend):
 
         None if a subclass writes them in its own way.
         """
-        return self.client.config if _writes_plainly(type(self)) else None
+        return self.core.config if self._writes_plainly else None
+
+    @cached_property
+    def _writes_plainly(self) -> bool:
+        cls = type(self)
+        return all(getattr(cls, name) is getattr(CoreBackend, name) for name in _WRITING)
 
     # -- serialization: the common case is in C -----------------------------------------------
 
@@ -199,29 +208,29 @@ class CoreBackend(Backend):
         reply_to = getattr(request, 'reply_to', None)
         correlation_id = getattr(request, 'correlation_id', None) or task_id
         try:
-            self.call(self.client.results.set, task_id, state, document, self.content_type,
+            self.call(self.core.results.set, task_id, state, document, self.content_type,
                       self.content_encoding, reply_to, correlation_id, None, retry=True)
         except _core.BadData as exc:
             raise BackendStoreError(str(exc), state=state, task_id=task_id) from exc
         return result
 
     def _get_task_meta_for(self, task_id: str) -> Any:
-        document = self.call(self.client.results.get, task_id, None)
+        document = self.call(self.core.results.get, task_id, None)
         return self.pending_meta() if document is None else self.decode_result(document)
 
     def _forget(self, task_id: str) -> None:
-        self.call(self.client.results.forget, task_id, None)
+        self.call(self.core.results.forget, task_id, None)
 
     # -- waiting --------------------------------------------------------------------------------
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Listen for the result before the task is sent, so that no state is missed."""
         if self.wants_task_call:
-            self.client.announce(task_id)
+            self.core.announce(task_id)
 
     def remove_pending_result(self, result: Any) -> Any:
         """Stop to listen for the result: nobody holds it any more."""
-        client = self.__dict__.get('client')
+        client = self.__dict__.get('core')
         if client is not None:
             client.renounce(result.id)
         return result
@@ -252,7 +261,7 @@ class CoreBackend(Backend):
         """Return the meta dict of a task when it is ready."""
         self._ensure_not_eager()
         deadline = None if timeout is None else time.monotonic() + timeout
-        client = self.client
+        client = self.core
         if task_id in client.announced:
             # Nobody has waited for it, so the wait will see all.
             client.announced.discard(task_id)
@@ -274,7 +283,7 @@ class CoreBackend(Backend):
     def _next_meta(self, task_id: str, seconds: float, on_message: Any) -> Any:
         """Return the next state that arrives, or the stored one if none does."""
         try:
-            document = self.client.results.wait(task_id, seconds)
+            document = self.core.results.wait(task_id, seconds)
         except _core.Timeout:
             return self.get_task_meta(task_id)
         except _core.CoreError as exc:
@@ -329,7 +338,7 @@ class CoreBackend(Backend):
 
     def _announce_all(self, task_ids: Any) -> None:
         for task_id in task_ids:
-            self.client.results.watch(task_id)
+            self.core.results.watch(task_id)
 
     def _sweep(self, waiting: Any, seconds: float, on_message: Any) -> dict[str, Any]:
         """Wait a moment for the first, then look which of the others have arrived."""
@@ -349,7 +358,7 @@ class CoreBackend(Backend):
         """Return the meta dict of a task that got ready within *seconds*, else None."""
         while True:
             try:
-                document = self.client.results.wait(task_id, seconds)
+                document = self.core.results.wait(task_id, seconds)
             except _core.Timeout:
                 return None
             except _core.CoreError as exc:
@@ -358,8 +367,8 @@ class CoreBackend(Backend):
             if on_message is not None:
                 on_message(meta)
             if meta['status'] in self.READY_STATES:
-                self.client.announced.discard(task_id)
-                self.client.results.unwatch(task_id)
+                self.core.announced.discard(task_id)
+                self.core.results.unwatch(task_id)
                 return self._remember(task_id, meta)
 
 
@@ -367,7 +376,7 @@ class DocumentGroups:
     """Saved groups as documents under ids that no task has; chords by looking."""
 
     app: Any
-    client: Any
+    core: Any
     call: Any
     encode: Any
     decode: Any
@@ -377,12 +386,12 @@ class DocumentGroups:
 
     def _save_group(self, group_id: str, result: Any) -> Any:
         document = self.encode({'result': result.as_tuple()})
-        self.call(self.client.results.set, self.group_prefix + group_id, states.SUCCESS,
+        self.call(self.core.results.set, self.group_prefix + group_id, states.SUCCESS,
                   document, self.content_type, self.content_encoding, None, None, None)
         return result
 
     def _restore_group(self, group_id: str) -> Any:
-        document = self.call(self.client.results.get, self.group_prefix + group_id, None)
+        document = self.call(self.core.results.get, self.group_prefix + group_id, None)
         if document is None:
             return None
         meta = self.decode(document)
@@ -390,17 +399,8 @@ class DocumentGroups:
         return meta
 
     def _delete_group(self, group_id: str) -> None:
-        self.call(self.client.results.forget, self.group_prefix + group_id, None)
+        self.call(self.core.results.forget, self.group_prefix + group_id, None)
 
 
 def _left(deadline: float | None, most: float) -> float:
     return most if deadline is None else max(0.0, min(most, deadline - time.monotonic()))
-
-
-#: A subclass that replaces one of these wants to be asked, not to be bypassed by the worker.
-_WRITING = ('store_result', '_store_result', 'encode', '_encode', 'encode_result',
-            '_get_result_meta', 'mark_as_done')
-
-
-def _writes_plainly(cls: type) -> bool:
-    return all(getattr(cls, name) is getattr(CoreBackend, name) for name in _WRITING)

@@ -1,11 +1,15 @@
 """Results in Redis (PROTOCOL §3.5.2)."""
 from __future__ import annotations
 
+import importlib
 import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from kombu.utils.objects import cached_property
+
+from pyceleryc._state import task_join_will_block
 from pyceleryc.backends.base import join_header
 from pyceleryc.backends.core import CoreBackend
 from pyceleryc.backends.keyvalue import BaseKeyValueStoreBackend
@@ -66,12 +70,34 @@ class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):
         """Return the URL, without the password unless that is asked for."""
         return super().as_uri(include_password) if self.url else 'redis://'
 
+    @cached_property
+    def client(self) -> Any:
+        """A redis-py client of the same server, for programs that keep other things there.
+
+        The backend itself does not use it; it needs the package ``redis``.
+        """
+        redis, config = importlib.import_module('redis'), self.client_config()
+        if self.url and 'socket' not in self.url.partition('://')[0]:
+            return redis.Redis.from_url(self.url)
+        names = {'unix_path': 'unix_socket_path', 'user': 'username'}
+        options = {names.get(key, key): config[key] for key in
+                   ('host', 'port', 'db', 'user', 'password', 'unix_path') if key in config}
+        return redis.Redis(**options)
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Listen for the result before the task is sent, unless a task sends it.
+
+        There nobody waits for it, as a rule; and who does finds what is stored.
+        """
+        if not task_join_will_block():
+            self.core.announce(task_id)
+
     # -- keys -----------------------------------------------------------------------------------
 
     def run(self, *commands: Any, transaction: bool = False, retry: bool = False) -> list[Any]:
         """Return the answers of Redis to *commands*, each a sequence of its words."""
         return self.call(  # type: ignore[no-any-return]
-            self.client.redis.run, commands, transaction, None, retry=retry)
+            self.core.redis.run, commands, transaction, None, retry=retry)
 
     def get(self, key: Any) -> Any:
         """Return the value of *key*, or None."""

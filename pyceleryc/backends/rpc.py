@@ -52,7 +52,7 @@ class RPCBackend(CoreBackend):
     @property
     def reply_to(self) -> str | None:
         """Name of the reply queue."""
-        return self.client.reply_queue
+        return self.core.reply_queue
 
     oid = reply_to
 

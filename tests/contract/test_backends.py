@@ -49,8 +49,8 @@ def make_app(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Calla
 def app(make_app: Callable[..., Celery]) -> Iterator[Celery]:
     app = make_app()
     yield app
-    if app.conf.result_backend == "rpc://" and app.backend.client.reply_queue:
-        app.amqp.producer.remove(app.backend.client.reply_queue, 5.0)
+    if app.conf.result_backend == "rpc://" and app.backend.core.reply_queue:
+        app.amqp.producer.remove(app.backend.core.reply_queue, 5.0)
 
 
 @pytest.fixture
@@ -381,7 +381,7 @@ def test_after_a_fork(app: Celery, id: str, kind: str) -> None:
             reply_to = app.backend.reply_to
             request = Context(id=id, correlation_id=id, reply_to=os.environ.get("PARENT_QUEUE"))
             app.backend.store_result(id, "child", states.SUCCESS, request=request)
-            app.backend.client.close()
+            app.backend.core.close()
             status = 0 if kind != "rpc" or reply_to != os.environ["PARENT_QUEUE"] else 2
         finally:
             os._exit(status)
@@ -400,7 +400,7 @@ def test_results_that_are_dropped_are_not_listened_for(app: Celery) -> None:
         id = str(uuid.uuid4())
         app.backend.on_task_call(None, id)
         app.AsyncResult(id)
-    assert not app.backend.client.announced
+    assert not app.backend.core.announced
 
 
 def test_the_worker_writes_the_same_document(app: Celery, id: str) -> None:

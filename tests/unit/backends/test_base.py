@@ -170,7 +170,14 @@ def test_rpc_follows_the_broker(tmp_path: Any) -> None:
 
 def test_clients_are_shared(make_app: Callable[..., Celery]) -> None:
     one, two, other = (make_app(url).backend for url in ("redis://h", "redis://h", "redis://i"))
-    assert one.client is two.client is not other.client
+    assert one.core is two.core is not other.core
+
+
+def test_a_client_of_redis_py(make_app: Callable[..., Celery], redis_url: str, unique: Callable[[str], str]) -> None:
+    client, key = make_app(redis_url).backend.client, unique("key")
+    assert client.set(key, "x", ex=5) and client.get(key) == b"x"
+    client.delete(key)
+    client.close()
 
 
 def test_uris(make_app: Callable[..., Celery]) -> None:
@@ -192,6 +199,15 @@ def test_a_subclass_that_writes_is_not_bypassed(make_app: Callable[..., Celery])
     assert make_app("redis://").backend.core_config() is not None
     assert make_app(Mine).backend.core_config() is None
     assert make_app().backend.core_config() is None
+
+
+def test_who_overrides_on_task_call_is_called() -> None:
+    class Mine(DictBackend):
+        def on_task_call(self, producer: Any, task_id: str) -> None:
+            self.called = task_id
+
+    assert Mine.wants_task_call and not DictBackend.wants_task_call
+    assert RedisBackend.wants_task_call and RPCBackend.wants_task_call and not SQLiteBackend.wants_task_call
 
 
 # --- no backend ---

@@ -99,3 +99,6 @@ make_venv() {
 find_missing
 [ ${#missing[@]} = 0 ] || install_missing
 make_venv
+if [ "$want" = test ]; then
+    tools/peer.sh >/dev/null || die "tools/peer.sh failed (see above); the tests compare with the real Celery"
+fi

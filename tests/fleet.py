@@ -20,7 +20,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-READY = " ready."
+READY = " ready."  # what Celery prints, too
 START_TIMEOUT = 30.0
 
 
@@ -46,7 +46,7 @@ class Side:
         prelude = "import json\n"
         if self.name == "pyceleryc":
             prelude += "import pyceleryc; pyceleryc.install_as_celery()\n"
-        code = f"{prelude}import fleet_tasks as tasks\n{script}\nprint(json.dumps(result))"
+        code = f"{prelude}import {env.get('FLEET_APP', 'fleet_tasks')} as tasks\n{script}\nprint(json.dumps(result))"
         done = subprocess.run([self.python, "-c", code], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               text=True, timeout=timeout)
         assert done.returncode == 0, done.stderr
@@ -56,7 +56,7 @@ class Side:
     def worker(self, env: dict[str, str], *options: str) -> Iterator[Worker]:
         worker = Worker(self, env, options)
         try:
-            if env.get("FLEET_LOGLEVEL", "INFO") == "INFO":  # otherwise it does not say so
+            if env.get("FLEET_LOGLEVEL", "INFO") in ("INFO", "DEBUG"):  # otherwise it does not say so
                 worker.wait_ready()
             yield worker
         finally:
@@ -69,7 +69,7 @@ class Worker:
     def __init__(self, side: Side, env: dict[str, str], options: tuple[str, ...] = ()) -> None:
         self.log = Path(tempfile.mkstemp(prefix=f"{side.name}-worker-", suffix=".log")[1])
         base = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", env.get("FLEET_LOGLEVEL", "INFO")]
-        command = [side.python, "-m", side.name, "-A", "fleet_tasks", "worker", *base, *(options or ("-c", "2"))]
+        command = [side.python, "-m", side.name, "-A", env.get("FLEET_APP", "fleet_tasks"), "worker", *base, *(options or ("-c", "2"))]
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
 

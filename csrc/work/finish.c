@@ -10,9 +10,9 @@
 #define MEAN_WEIGHT 8
 
 static double
-limit_of(float own, double default_value)
+limit_of(double own, double default_value)
 {
-    return isnan(own) ? default_value : (double)own;
+    return isnan(own) ? default_value : own;
 }
 
 static void

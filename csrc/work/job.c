@@ -34,8 +34,8 @@ fill(pc_job *job, const pc_message *message, const pc_head *head)
     job->eta = head->eta;
     job->has_expires = head->has_expires;
     job->expires = head->expires;
-    job->time_limit = (float)head->time_limit;
-    job->soft_time_limit = (float)head->soft_time_limit;
+    job->time_limit = head->time_limit;
+    job->soft_time_limit = head->soft_time_limit;
     job->ignore_result = (int8_t)head->ignore_result;
 }
 

@@ -49,8 +49,8 @@ typedef struct pc_job {
     pc_wall expires; // when has_expires
     pc_wall started; // when started
     pc_mono started_mono;
-    float time_limit;       // of this message, NaN: the task's
-    float soft_time_limit;
+    double time_limit;       // of this message, NaN: the task's
+    double soft_time_limit;
     uint32_t frame_len;
     uint32_t id_at;         // the id inside frame
     uint16_t id_len;

@@ -167,6 +167,10 @@ room(pc_pool *base, const pc_job *job)
 
     for (int i = 0; i < pool->len; i++) {
         pc_slot *child = pool->slots[i];
+        if (child->state == PC_SLOT_EMPTY && i < pool->size && child->hurry.node.place == 0) {
+            // there was no memory for the timer of its next try
+            (void)pc_slot_hurry(child, pc_slot_respawn, 0, NULL);
+        }
         if (child->state != PC_SLOT_UP || child->ended
             || (base->config.max_tasks > 0 && child->given >= base->config.max_tasks)) {
             continue;

@@ -648,6 +648,55 @@ test_fork_fails_for_a_while(void)
     finish(&r);
 }
 
+/* No descriptors for a new child. */
+void
+test_descriptors_run_out(void)
+{
+    rig r;
+    struct rlimit old, low;
+
+    rig_init(&r, "prefork", 1);
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    RIG_UNTIL(&r, r.ups == 1);
+    rig_send(&r, 1, "task", "exit:1");
+    PC_ASSERT_INT(getrlimit(RLIMIT_NOFILE, &old), 0);
+    low = old;
+    low.rlim_cur = 3;
+    PC_ASSERT_INT(setrlimit(RLIMIT_NOFILE, &low), 0);
+    rig_send(&r, 2, "task", "ok");
+    RIG_UNTIL(&r, r.deaths == 1);
+    rig_turns(&r, 50);
+    PC_ASSERT(r.errors >= 1 && r.forks == 1);
+    PC_ASSERT_INT(setrlimit(RLIMIT_NOFILE, &old), 0);
+    RIG_UNTIL(&r, r.settled == 2);
+    finish(&r);
+}
+
+/* The next try could not even be noted: room() makes up for it. */
+void
+test_fork_fails_without_a_timer(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 1);
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    rig_send(&r, 1, "task", "ok");
+    RIG_UNTIL(&r, r.settled == 1);
+    pc_slot *child = ((pc_prefork *)r.worker->pool)->slots[0];
+    r.fork_fails = true;
+    (void)kill(only_pid(&r), SIGKILL);
+    RIG_UNTIL(&r, r.deaths == 1);
+    pc_loop_clear_timer(pc_worker_loop(r.worker), &child->hurry);
+    r.fork_fails = false;
+    rig_turns(&r, 20);
+    PC_ASSERT_INT(child->state, PC_SLOT_EMPTY);
+    rig_send(&r, 2, "task", "ok");
+    RIG_UNTIL(&r, r.settled == 2);
+    finish(&r);
+}
+
 void
 test_resize_when_fork_fails(void)
 {

@@ -172,7 +172,7 @@ def broker_uri(app: Celery) -> str:
     url = broker_urls(app.conf.broker_read_url)[0]
     if scheme_of(url) in ("amqp", "amqps"):
         return str(app.connection_for_read(url).as_uri())
-    return str(maybe_sanitize_url(url, mask="**"))
+    return str(maybe_sanitize_url(url, mask="**")) if "@" in url else url
 
 
 def _seconds(own: Any, default: float | None) -> float | None:

@@ -202,6 +202,18 @@ def test_cold_shutdown_does_not_wait_for_the_task(worker: Start, python: Python,
     assert python(f"print(proj.app.AsyncResult('{task_id}').state)") == "RETRY"
 
 
+def test_third_interrupt_ends_a_pool_that_cannot_kill(worker: Start, python: Python) -> None:
+    command = worker("-P", "threads")
+    command.wait_for(READY)
+    python("proj.slow.delay(60)")
+    command.wait_for("slow begins")
+    for how in ("Warm", "Cold", "Hard"):
+        command.send(signal.SIGINT)
+        command.wait_for(f"{how} shutdown")
+    assert command.end(10) == 1
+    assert "Traceback" not in command.output
+
+
 def test_remapped_term_is_cold(worker: Start, python: Python) -> None:
     command = worker(REMAP_SIGTERM="SIGQUIT")
     command.wait_for(READY)
@@ -285,6 +297,19 @@ def test_missing_included_module(worker: Start) -> None:
     command = worker("-I", "not_there")
     assert command.end() == 1
     assert "No module named 'not_there'" in command.output
+
+
+def test_unknown_queue_where_missing_ones_are_not_made(worker: Start) -> None:
+    command = worker("-Q", "nope", "task.create_missing_queues=0")
+    assert command.end() == 1
+    assert "queue 'nope' isn't defined" in command.output and "Traceback" not in command.output
+
+
+def test_worker_main(project: Path, python: Python) -> None:
+    stop = "threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM)).start()"
+    shown = python(f"import os, signal, sys, threading; {stop}; "
+                   "code = proj.app.worker_main(['worker', '-l', 'INFO', '-P', 'solo']); print('code', code, file=sys.__stdout__)")
+    assert "Warm shutdown" in shown and shown.endswith("code 0")
 
 
 def test_settings_on_the_command_line(worker: Start, python: Python) -> None:

@@ -13,6 +13,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,28 @@ def redis_url() -> Iterator[str]:
 @pytest.fixture
 def unique() -> Callable[[str], str]:
     return lambda prefix="row": f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def outboxes(amqp_url: str) -> Iterator[Callable[..., Any]]:
+    """Makes apps with settings, whose messages the test reads back; see outbox.py."""
+    from outbox import Outbox
+
+    made: list[Outbox] = []
+
+    def make(**settings: Any) -> Outbox:
+        made.append(Outbox(amqp_url, **settings))
+        return made[-1]
+
+    yield make
+    for box in made:
+        box.close()
+
+
+@pytest.fixture
+def box(outboxes: Callable[..., Any]) -> Any:
+    """An Outbox with Celery's defaults."""
+    return outboxes()
 
 
 def remove_queues(amqp_url: str, *names: str) -> None:

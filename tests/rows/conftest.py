@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 from typing import Any
 
 import pytest
@@ -94,18 +96,63 @@ def running(side: Side, amqp_url: str, redis_url: str) -> Iterator[Running]:
                    PYTHONPATH=os.pathsep.join([os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]))
     os.environ.update({name: env[name] for name in env if name.startswith("FLEET_")})
     sys.path.insert(0, os.path.dirname(__file__))
-    with side.worker(env) as worker:
+    node = f"{queue}@here"
+    with side.worker(env, "-c", "2", "-n", node) as worker:
         import rows_tasks
 
-        yield Running(worker, env, rows_tasks, queue)
+        yield Running(worker, env, rows_tasks, queue, node)
     remove_queues(amqp_url, queue)
 
 
-class Running:
-    """The shared worker, its environment, the module with its tasks, its queue."""
+@pytest.fixture
+def outbox(amqp_url: str) -> Iterator[Outbox]:
+    """A queue that no worker reads, to look at raw messages."""
+    box = Outbox(amqp_url)
+    yield box
+    remove_queues(amqp_url, box.queue, *box.more)
 
-    def __init__(self, worker: Worker, env: dict[str, str], tasks: object, queue: str) -> None:
+
+class Outbox:
+    """`app()` makes an app whose tasks go to `queue`; `take()` returns the next message there (a kombu Message), `empty()`
+    tells whether there is none. Other queues that are declared belong into `more`, to be deleted at the end."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.queue = f"outbox-{uuid.uuid4().hex[:12]}"
+        self.more: list[str] = []
+
+    def app(self, name: str | None = "outbox", **conf: Any) -> Any:
+        from celery import Celery
+
+        app = Celery(name, broker=self.url, set_as_current=False, **conf)
+        app.conf.task_default_queue = self.queue
+        return app
+
+    def take(self, queue: str | None = None, timeout: float = 5) -> Any:
+        from kombu import Connection
+
+        deadline = time.monotonic() + timeout
+        with Connection(self.url) as connection:
+            while (message := connection.default_channel.basic_get(queue or self.queue, no_ack=True)) is None:
+                assert time.monotonic() < deadline, f"nothing in {queue or self.queue}"
+                time.sleep(0.02)
+            message.channel = None
+            return connection.default_channel.message_to_python(message)
+
+    def empty(self) -> bool:
+        """Mind that what was sent just now may be on its way: send a last message and take() all before it."""
+        from kombu import Connection
+
+        with Connection(self.url) as connection:
+            return connection.default_channel.queue_declare(self.queue, durable=True, auto_delete=False).message_count == 0
+
+
+class Running:
+    """The shared worker, its environment, the module with its tasks, its queue and node name."""
+
+    def __init__(self, worker: Worker, env: dict[str, str], tasks: object, queue: str, node: str) -> None:
         self.worker = worker
         self.env = env
         self.tasks = tasks
         self.queue = queue
+        self.node = node

@@ -3,7 +3,7 @@
 The first half is what any Celery project looks like; it says `celery` and runs with pyceleryc unchanged. By hand:
 
     pyceleryc -A examples.demo worker -l INFO      # in one terminal, at the root of the repository
-    python -c "from pyceleryc import install_as_celery; install_as_celery(); from examples.demo import add; print(add.delay(2, 3).get())"
+    pyceleryc -A examples.demo shell           # in another: add.delay(2, 3).get()
 
 Broker and results are one SQLite file, so nothing needs to be installed or started. DEMO_DB says where (default: ./demo.db).
 """

@@ -18,7 +18,7 @@ __all__ = (
 )
 
 
-class CommaSeparatedList(click.ParamType[Any]):
+class CommaSeparatedList(click.ParamType):
     """``a,b,c``, as a list; spaces around the names and empty names are dropped."""
 
     name = 'comma separated list'
@@ -29,7 +29,7 @@ class CommaSeparatedList(click.ParamType[Any]):
         return [part.strip() for part in parts if part.strip()]
 
 
-class _Json(click.ParamType[Any]):
+class _Json(click.ParamType):
     kind: type = list
     name = 'json array'
 
@@ -57,7 +57,7 @@ class JsonObject(_Json):
     name = 'json object'
 
 
-class ISO8601DateTime(click.ParamType[Any]):
+class ISO8601DateTime(click.ParamType):
     """A date and time such as ``2031-05-17T12:00:00+02:00``."""
 
     name = 'iso-8601'
@@ -83,7 +83,7 @@ class ISO8601DateTimeOrFloat(ISO8601DateTime):
             return super().convert(value, param, ctx)
 
 
-class LogLevel(click.Choice[Any]):
+class LogLevel(click.Choice):
     """The name of a log level in any case, as its number."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class LogLevel(click.Choice[Any]):
         return int(LOG_LEVELS[super().convert(value, param, ctx)])
 
 
-class Octal(click.ParamType[Any]):
+class Octal(click.ParamType):
     """A number in octal, such as a umask."""
 
     name = 'octal'

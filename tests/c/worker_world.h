@@ -73,6 +73,10 @@ typedef struct rig {
     void (*on_hook)(struct rig *rig, const char *word);  // called for each word
 } rig;
 
+/* worker_script.c: fills r->runner. */
+void rig_runner(rig *r);
+/* Of "t<number>" in the headers, 0 when there is none. */
+int rig_number(const pc_message *message);
 /* Pool "prefork", "threads" or "solo"; change `config` between init and start. */
 void rig_init(rig *r, const char *pool, int size);
 void rig_make(rig *r);   // the worker, not started

@@ -187,3 +187,366 @@ def starts_chord():
 @app.task
 def starts_workflow():
     return (family.s() | family.s()).apply_async().id
+
+
+# ---- tasks guide: automatic retry, options, states, exceptions, predicates, classes, tips (T-150..T-350) --------------
+
+import errno  # noqa: E402  each chapter has its own imports
+import json  # noqa: E402
+import time  # noqa: E402
+
+from celery import Task, states  # noqa: E402
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded  # noqa: E402,F401
+from celery.utils.log import get_task_logger  # noqa: E402
+from redis import Redis  # noqa: E402
+
+notes = Redis.from_url(os.environ["FLEET_BACKEND"])
+
+
+def note(key, *values):
+    """Tells the test, which reads the list `rows-note-<key>`: nothing of this is part of what is tested."""
+    notes.rpush(f"rows-note-{key}", json.dumps(values))
+    notes.expire(f"rows-note-{key}", 600)
+
+
+class FailWhaleError(Exception):
+    """The exception of the guide's example."""
+
+
+class HttpError(Exception):
+    """The guide's good exception: what it is made of is in .args."""
+
+    def __init__(self, status_code, headers=None, body=None):
+        self.status_code = status_code
+        self.headers = headers
+        self.body = body
+        super().__init__(status_code, headers, body)
+
+
+class Stubborn(Exception):
+    """The guide's bad exception: its constructor wants what its .args don't have."""
+
+    def __init__(self, status_code, reason):
+        super().__init__()
+        self.status_code = status_code
+        self.reason = reason
+
+
+class NotJson:
+    def __repr__(self):
+        return "<no JSON>"
+
+
+def runs(task):
+    """How often this task id has run, this time included."""
+    count = notes.incr(f"rows-runs-{task.request.id}")
+    notes.expire(f"rows-runs-{task.request.id}", 600)
+    return int(count)
+
+
+@app.task(bind=True, autoretry_for=(FailWhaleError,), retry_kwargs={"max_retries": 5, "countdown": 0})
+def refresh_timeline(self, failures):
+    if self.request.retries < failures:
+        raise FailWhaleError(self.request.retries)
+    return self.request.retries
+
+
+@app.task(bind=True)
+def refresh_by_hand(self, failures):
+    try:
+        if self.request.retries < failures:
+            raise FailWhaleError(self.request.retries)
+    except FailWhaleError as exc:
+        raise self.retry(exc=exc, max_retries=5, countdown=0) from exc
+    return self.request.retries
+
+
+@app.task(bind=True, autoretry_for=(Exception,), retry_kwargs={"countdown": 0}, max_retries=1)
+def retries_all(self, kind):
+    note(self.request.id, self.request.retries)
+    raise {"ignore": Ignore(), "reject": Reject("no", requeue=False), "error": KeyError("k")}[kind]
+
+
+@app.task(bind=True, autoretry_for=(FailWhaleError,), retry_backoff=True, retry_jitter=False, max_retries=1)
+def backs_off(self):
+    note(self.request.id, time.time())
+    if not self.request.retries:
+        raise FailWhaleError
+    return self.request.retries
+
+
+@app.task(bind=True, throws=(KeyError, HttpError))
+def expected(self, kind):
+    raise {"key": KeyError("expected key"), "value": ValueError("unexpected value")}[kind]
+
+
+@app.task(bind=True, ignore_result=True)
+def ignored(self, fail=False):
+    note(self.request.id, "ran")
+    if fail:
+        raise ValueError("nobody asks")
+    return "nobody sees this"
+
+
+@app.task(ignore_result=True, store_errors_even_if_ignored=True)
+def ignored_but_errors(fail):
+    if fail:
+        raise ValueError("kept")
+    return "not kept"
+
+
+@app.task(bind=True, ignore_result=True, store_errors_even_if_ignored=True)
+def ignored_but_retries(self):
+    raise self.retry(exc=ValueError("kept"), countdown=300)
+
+
+@app.task(bind=True, track_started=True)
+def waits(self, name, seconds=20):
+    """Until the test says so: RPUSH rows-go-<name>."""
+    notes.blpop(f"rows-go-{name}", seconds)
+    return os.getpid()
+
+
+@app.task(bind=True)
+def waits_untracked(self, name):
+    notes.blpop(f"rows-go-{name}", 20)
+    return "done"
+
+
+@app.task
+def echo(*args, **kwargs):
+    return [list(args), kwargs]
+
+
+@app.task
+def raises(kind):
+    raise {"http": HttpError(404, {"a": 1}, "gone"), "stubborn": Stubborn(500, "why"), "args": ValueError("text", NotJson()),
+           "plain": ValueError("plain"), "local": FailWhaleError("deep")}[kind]
+
+
+@app.task(serializer="pickle")
+def unpickled(kind):
+    raise {"http": HttpError(404), "stubborn": Stubborn(500, "why")}[kind]
+
+
+@app.task(bind=True)
+def will_retry(self):
+    raise self.retry(exc=ValueError("next time"), countdown=300)
+
+
+@app.task(bind=True)
+def upload_files(self, filenames, name=None):
+    for number, _ in enumerate(filenames):
+        if not self.request.called_directly:
+            self.update_state(state="PROGRESS", meta={"current": number, "total": len(filenames)})
+    if name:
+        notes.blpop(f"rows-go-{name}", 20)
+    return len(filenames)
+
+
+@app.task(bind=True)
+def sets_state(self, task_id, state, meta):
+    self.update_state(task_id=task_id, state=state, meta=meta)
+    return state
+
+
+@app.task(bind=True)
+def succeeds_then_sets(self):
+    self.update_state(state="SUCCESS", meta="first")
+    self.update_state(state="PROGRESS", meta="second")
+    return "third"
+
+
+@app.task(bind=True)
+def some_task(self):
+    """The guide's example of Ignore, with Redis."""
+    note(self.request.id, "ran")
+    if notes.sismember(f"rows-revoked-{self.request.kwargs and 0 or self.request.id}", self.request.id):
+        raise Ignore
+    return "not revoked"
+
+
+@app.task(bind=True)
+def get_tweets(self, user):
+    """The guide's example of a result stored by hand."""
+    timeline = [f"tweet of {user}"]
+    if not self.request.called_directly:
+        self.update_state(state=states.SUCCESS, meta=timeline)
+    raise Ignore
+
+
+@app.task(bind=True, acks_late=True)
+def requeues(self):
+    """The guide's example of a message put back."""
+    note(self.request.id, self.request.delivery_info["redelivered"])
+    if not self.request.delivery_info["redelivered"]:
+        raise Reject("no reason", requeue=True)
+    print("received two times")
+    return "received two times"
+
+
+@app.task(bind=True)
+def requeues_early(self):
+    note(self.request.id, self.request.delivery_info["redelivered"])
+    raise Reject("no reason", requeue=True)
+
+
+@app.task(bind=True, acks_late=True)
+def render_scene(self, kind):
+    """The guide's example of Reject."""
+    note(self.request.id, self.request.retries)
+    try:
+        if not self.request.retries:
+            raise {"memory": MemoryError(), "enomem": OSError(errno.ENOMEM, "too big"), "other": ValueError("other")}[kind]
+        return "rendered"
+    except MemoryError as exc:
+        raise Reject(exc, requeue=False) from exc
+    except OSError as exc:
+        if exc.errno == errno.ENOMEM:
+            raise Reject(exc, requeue=False) from exc
+    except Exception as exc:
+        raise self.retry(exc=exc, countdown=0) from exc
+
+
+class NaiveAuthenticateServer(Task):
+    """The guide's class-based task; counts its calls and constructors."""
+
+    name = "rows_tasks.authenticate"
+
+    def __init__(self):
+        self.users = {"george": "password"}
+        self.calls = 0
+
+    def run(self, username, password):
+        self.calls += 1
+        try:
+            return [self.users[username] == password, self.calls, os.getpid()]
+        except KeyError:
+            return [False, self.calls, os.getpid()]
+
+
+authenticate = app.register_task(NaiveAuthenticateServer())
+
+
+class DatabaseTask(Task):
+    """The guide's base class with a resource that is opened once in each process."""
+
+    _db = None
+
+    @property
+    def db(self):
+        if self._db is None:
+            self._db = [f"{os.getpid()}-{time.monotonic()}"]
+        return self._db
+
+
+@app.task(base=DatabaseTask)
+def process_rows():
+    return [os.getpid(), process_rows.db[0]]
+
+
+class Counting(Task):
+    """Has a __call__ of its own."""
+
+    def __call__(self, *args, **kwargs):
+        note(self.request.id, "call", self.request.id, self.request.called_directly)
+        return super().__call__(*args, **kwargs)
+
+
+@app.task(base=Counting, bind=True)
+def counted(self, x):
+    return [x, self.request.id, self.request.called_directly]
+
+
+def _seen(einfo):
+    if einfo is None:
+        return None
+    return {"exception": repr(einfo.exception), "type": einfo.type.__name__, "traceback": "Traceback" in einfo.traceback,
+            "same": str(einfo) == einfo.traceback}
+
+
+class Handlers(Task):
+    """Notes each handler's arguments, and returns something that must not matter."""
+
+    def before_start(self, task_id, args, kwargs):
+        note(task_id, "before_start", [task_id, args, kwargs], os.getpid(), type(args).__name__)
+        return "ignored"
+
+    def on_success(self, retval, task_id, args, kwargs):
+        stored = notes.exists(f"celery-task-meta-{task_id}")
+        note(task_id, "on_success", [retval, task_id, args, kwargs], os.getpid(), bool(stored))
+        return "ignored"
+
+    def on_failure(self, exc, task_id, args, kwargs, einfo):
+        stored = notes.exists(f"celery-task-meta-{task_id}")
+        note(task_id, "on_failure", [repr(exc), task_id, args, kwargs], os.getpid(), bool(stored), _seen(einfo))
+        return "ignored"
+
+    def on_retry(self, exc, task_id, args, kwargs, einfo):
+        note(task_id, "on_retry", [repr(exc), task_id, args, kwargs], os.getpid(), None, _seen(einfo))
+        return "ignored"
+
+    def after_return(self, status, retval, task_id, args, kwargs, einfo):
+        note(task_id, "after_return", [status, repr(retval), task_id, args, kwargs], os.getpid())
+        return "ignored"
+
+    def on_replace(self, sig):
+        note(self.request.id, "on_replace", sig.task)
+        return super().on_replace(sig)
+
+
+@app.task(base=Handlers, bind=True)
+def handled(self, what, **kwargs):
+    note(self.request.id, "body", None, os.getpid())
+    if what == "fail":
+        raise ValueError("bad")
+    if what == "retry" and not self.request.retries:
+        raise self.retry(exc=KeyError("again"), countdown=0)
+    if what == "ignore":
+        raise Ignore
+    if what == "reject":
+        raise Reject("no", requeue=False)
+    if what == "replace":
+        raise self.replace(add.s(20, 2))
+    if what == "hang":
+        time.sleep(30)
+    return what
+
+
+@app.task(base=Handlers)
+def handled_chained(x):
+    return x
+
+
+@app.task
+def fetch_page(url):
+    return f"<page of {url}>"
+
+
+@app.task()
+def parse_page(page):
+    return {"length": len(page)}
+
+
+@app.task(bind=True, ignore_result=True)
+def store_page_info(self, info, url, key):
+    note(key, info, url)
+
+
+@app.task
+def update_page_info(url, key):
+    chain = fetch_page.s(url) | parse_page.s() | store_page_info.s(url, key)
+    chain()
+
+
+@app.task
+def waits_for_another(allowed):
+    if allowed:
+        return add.delay(1, 2).get(disable_sync_subtasks=False, timeout=15)
+    return add.delay(1, 2).get(timeout=15)
+
+
+@app.task(bind=True)
+def spam_filter(self, comment_id, remote_addr=None):
+    get_task_logger(__name__).info("Running spam filter for comment %s", comment_id)
+    return comment_id % 2 == 0

@@ -15,178 +15,9 @@ def add(x, y):
     return x + y
 
 
-# -- Calling guide: linking, messages, ETA, results (C-) and canvas --------------------------------------------------------
+# -- Calling guide (C-) and canvas: in a file of their own ------------------------------------------------------------------
 
-
-def notes(key):
-    """A list in Redis where tasks and errbacks say that they were called; see notes_of()."""
-    from redis import Redis
-
-    return Redis.from_url(os.environ["FLEET_BACKEND"]), f"rows-notes-{key}"
-
-
-def write_note(key, *values):
-    import json
-
-    client, name = notes(key)
-    client.rpush(name, json.dumps(values, default=repr))
-    client.expire(name, 120)
-
-
-def notes_of(key, count=1, timeout=15.0):
-    """The first `count` notes, or a failure; those that are left over are of interest, too."""
-    import json
-    import time
-
-    client, name = notes(key)
-    deadline = time.monotonic() + timeout
-    while client.llen(name) < count:
-        assert time.monotonic() < deadline, f"{client.llen(name)} of {count} notes for {key}"
-        time.sleep(0.01)
-    return [json.loads(note) for note in client.lrange(name, 0, -1)]
-
-
-@app.task
-def xsum(numbers):
-    return sum(numbers)
-
-
-@app.task
-def ident(value):
-    return value
-
-
-@app.task
-def note(*values, key):
-    write_note(key, *values)
-    return list(values)
-
-
-@app.task
-def break_with(key, seconds=0.0):
-    import time
-
-    time.sleep(seconds)
-    raise KeyError(key)
-
-
-@app.task
-def on_error_details(request, exc, traceback, key=None):
-    write_note(key or request.id, "details", request.id, type(exc).__name__, str(exc), type(traceback).__name__,
-               type(request).__name__, request.task, request.delivery_info, bool(request.errbacks))
-
-
-@app.task
-def on_error_id(task_id, key=None):
-    write_note(key or task_id, "id", task_id)
-
-
-@app.task(bind=True)
-def on_error_family(self, task_id):
-    write_note(task_id, "family", self.request.parent_id, self.request.root_id)
-
-
-@app.task
-def on_error_broken(request, exc, traceback):
-    raise RuntimeError("errback broke")
-
-
-@app.task(bind=True)
-def on_error_bound(self, request, exc, traceback):
-    write_note(request.id, "bound")
-
-
-@app.task(bind=True)
-def family(self, *args):
-    request = self.request
-    return {"id": request.id, "root_id": request.root_id, "parent_id": request.parent_id, "args": list(args),
-            "group": request.group, "group_index": request.group_index}
-
-
-@app.task(bind=True)
-def sends_children(self, keep):
-    add.apply_async((1, 1), add_to_parent=keep)
-    return [child.id for child in self.request.children]
-
-
-@app.task
-def clock():
-    import time
-
-    return time.time()
-
-
-@app.task(bind=True)
-def reports(self, key=None):
-    """Waits until somebody listens, reports twice and fails if it is told to."""
-    import time
-
-    time.sleep(0.3)
-    for percent in (50, 90):
-        self.update_state(state="PROGRESS", meta={"progress": percent})
-        time.sleep(0.05)
-    if key:
-        raise KeyError(key)
-    return "done"
-
-
-@app.task(bind=True, expires=60)
-def retries_once(self):
-    if not self.request.retries:
-        raise self.retry(countdown=0.1)
-    return [self.request.expires, self.request.eta is not None]
-
-
-@app.task(ignore_result=True)
-def ignored(value):
-    return value
-
-
-@app.task(bind=True)
-def replaced_by_chain(self, x):
-    raise self.replace(add.s(x, 10) | add.s(100))
-
-
-@app.task(bind=True)
-def replaced_by_group(self, x):
-    from celery import group
-
-    raise self.replace(group(add.s(x, i) for i in range(3)))
-
-
-@app.task(bind=True)
-def replaced_by_task(self, x):
-    raise self.replace(family.s(x))
-
-
-@app.task(bind=True)
-def joins_chord(self, x):
-    """Adds one more task to the chord that it is in."""
-    self.add_to_chord(add.s(x, 1000))
-    return x
-
-
-@app.task(bind=True)
-def stamps(self, *args):
-    return [self.request.stamped_headers, self.request.stamps]
-
-
-@app.task(bind=True)
-def sends_stamped(self):
-    """A task sent from a stamped task has its stamps, too."""
-    return stamps.delay().id
-
-
-@app.task
-def starts_chord():
-    from celery import chord
-
-    return chord([add.s(i, i) for i in range(3)])(xsum.s()).id
-
-
-@app.task
-def starts_workflow():
-    return (family.s() | family.s()).apply_async().id
+import rows_calling as calling  # noqa: E402, F401  it needs the app
 
 
 # ---- tasks guide: automatic retry, options, states, exceptions, predicates, classes, tips (T-150..T-350) --------------
@@ -207,6 +38,21 @@ def note(key, *values):
     """Tells the test, which reads the list `rows-note-<key>`: nothing of this is part of what is tested."""
     notes.rpush(f"rows-note-{key}", json.dumps(values))
     notes.expire(f"rows-note-{key}", 600)
+
+
+def noted(key, count=1, timeout=20):
+    """For the tests: what was noted under `key`, as soon as there are `count` notes."""
+    deadline = time.monotonic() + timeout
+    while len(found := notes.lrange(f"rows-note-{key}", 0, -1)) < count:
+        assert time.monotonic() < deadline, f"{found} instead of {count} notes"
+        time.sleep(0.01)
+    return [json.loads(item) for item in found]
+
+
+def go(name):
+    """For the tests: lets a task that waits under this name go on."""
+    notes.rpush(f"rows-go-{name}", "go")
+    notes.expire(f"rows-go-{name}", 60)
 
 
 class FailWhaleError(Exception):
@@ -361,7 +207,7 @@ def succeeds_then_sets(self):
 def some_task(self):
     """The guide's example of Ignore, with Redis."""
     note(self.request.id, "ran")
-    if notes.sismember(f"rows-revoked-{self.request.kwargs and 0 or self.request.id}", self.request.id):
+    if notes.sismember("rows-tasks.revoked", self.request.id):
         raise Ignore
     return "not revoked"
 
@@ -550,3 +396,59 @@ def waits_for_another(allowed):
 def spam_filter(self, comment_id, remote_addr=None):
     get_task_logger(__name__).info("Running spam filter for comment %s", comment_id)
     return comment_id % 2 == 0
+
+
+# --- Tasks guide §1.1–§1.8 ---------------------------------------------------------------------------------------------
+
+import functools  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+
+from celery import Task  # noqa: E402
+from celery.exceptions import Ignore, Reject  # noqa: E402
+from celery.utils.log import get_task_logger  # noqa: E402
+
+task_log = get_task_logger(__name__)
+
+
+def plus_one(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        return function(*args) + 1
+
+    return wrapper
+
+
+@app.task
+@plus_one
+@plus_one
+def basics_doubled(x):
+    return 2 * x
+
+
+@app.task(bind=True)
+def basics_my_id(self):
+    return self.request.id
+
+
+@app.task
+def basics_my_id_unbound():
+    return basics_my_id_unbound.request.id
+
+
+@app.task
+def basics_retry_unbound():
+    if basics_retry_unbound.request.retries == 0:
+        raise basics_retry_unbound.retry(countdown=0)
+    return basics_retry_unbound.request.retries
+
+
+class SaysFailures(Task):
+    def on_failure(self, exc, task_id, args, kwargs, einfo):
+        print(f"basics: {task_id} failed with {exc!r}")
+
+
+@app.task(base=SaysFailures)
+def basics_fails():
+    raise KeyError("nobody")

@@ -270,16 +270,29 @@ starve(pc_slot *child)
     }
 }
 
+static int
+watch_again(pc_slot *child)
+{
+    pc_loop *loop = child->pool->base.loop;
+
+    if (child->pidfd >= 0 && pc_loop_watch(loop, &child->death, PC_READ, NULL) < 0) {
+        return -1;
+    }
+    if (child->fd < 0 || child->ended) {
+        return 0;
+    }
+    return pc_loop_watch(loop, &child->watch, child->want_write ? PC_READ | PC_WRITE : PC_READ, NULL);
+}
+
 void
 pc_slot_feed(pc_slot *child)
 {
-    if (child->starved && child->fd >= 0) {
-        child->starved = false;
-        pc_slot_drain(child);
+    if (!child->starved) {
+        return;
     }
-    if (!child->starved && child->fd >= 0 && child->watch.slot == 0 && !child->ended
-        && pc_loop_watch(child->pool->base.loop, &child->watch,
-                         child->want_write ? PC_READ | PC_WRITE : PC_READ, NULL) < 0) {
+    child->starved = false;
+    pc_slot_drain(child);
+    if (!child->starved && watch_again(child) < 0) {
         starve(child);
     }
 }

@@ -159,8 +159,16 @@ pc_slot_reap(pc_slot *child)
 static void
 child_died(void *ctx, unsigned events)
 {
+    pc_slot *child = ctx;
+
     (void)events;
-    (void)pc_slot_reap(ctx);
+    pc_slot_drain(child);
+    if (child->starved) {
+        // an outcome that can't be read now is no loss: pc_slot_feed() watches again
+        pc_loop_unwatch(child->pool->base.loop, &child->death);
+        return;
+    }
+    (void)pc_slot_reap(child);
 }
 
 /* --- birth ------------------------------------------------------------- */

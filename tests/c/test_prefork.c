@@ -344,6 +344,34 @@ test_no_memory_to_read_with(void)
     finish(&r);
 }
 
+/* The same when the child is dead: its outcome waits in the socket, it is not lost. */
+void
+test_no_memory_to_read_from_the_dead(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 1);
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    RIG_UNTIL(&r, r.ups == 1);
+    hand_over(&r, 1, "sleep:5");
+    wait_for_end_of(&r, 1);
+    (void)kill(only_pid(&r), SIGKILL);
+    usleep(20000);
+    pc_slot *child = ((pc_place *)first_job(&r)->slot)->slot;
+    pc_buf_fini(&child->in);
+    pc_loop_unwatch(pc_worker_loop(r.worker), &child->watch);
+    pc_mem_fail_after(1);
+    PC_ASSERT(rig_turn(&r, 0) >= 0);
+    pc_mem_fail_after(-1);
+    PC_ASSERT(child->starved && child->death.slot == 0);
+    RIG_UNTIL(&r, r.settled == 1 && r.deaths == 1);
+    PC_ASSERT_INT(rig_seen(&r, "stored:t1"), 1);
+    rig_send(&r, 2, "task", "ok");
+    RIG_UNTIL(&r, r.settled == 2);
+    finish(&r);
+}
+
 /* --- kills -------------------------------------------------------------- */
 
 /* The job is over, its outcome not yet read, when its limit strikes: it is done, and neither the

@@ -368,13 +368,19 @@ class Celery(Configuring, Connections, Periodic, Sending):
         found = self._backend_cache
         if found is None:
             found = getattr(self._local, 'backend', None)
-        if found is None:
-            found = self._get_backend()
-            if self.conf.get('result_backend_thread_safe') or getattr(found, 'thread_safe', False):
-                self._backend_cache = found
+        return self._make_backend() if found is None else found
+
+    def _make_backend(self) -> Any:
+        # One thread makes the shared one: with two, some results would go to nobody's queue.
+        with self._finalize_mutex:
+            if self._backend_cache is not None:
+                return self._backend_cache
+            made = self._get_backend()
+            if self.conf.get('result_backend_thread_safe') or getattr(made, 'thread_safe', False):
+                self._backend_cache = made
             else:
-                self._local.backend = found
-        return found
+                self._local.backend = made
+            return made
 
     @backend.setter
     def backend(self, backend: Any) -> None:

@@ -54,10 +54,10 @@ class Client:
     def shared(cls, config: dict[str, Any]) -> Client:
         """Return the client for *config*, which all backends with that configuration use."""
         key = repr(sorted(config.items()))
-        found = _state.result_clients.get(key)
-        if found is None:
-            # Made by two threads at once, the first one stays.
-            found = _state.result_clients.setdefault(key, cls(config))
+        with _state._lock:
+            found = _state.result_clients.get(key)
+            if found is None:
+                found = _state.result_clients[key] = cls(config)
         return found  # type: ignore[no-any-return]
 
     @property

@@ -395,6 +395,21 @@ def parent_queue(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARENT_QUEUE", app.backend.reply_to or "")
 
 
+def test_threads_that_begin_at_once_share_a_backend(make_app: Callable[..., Celery]) -> None:
+    app, barrier, seen = make_app(), threading.Barrier(8), []
+
+    def work() -> None:
+        barrier.wait()
+        seen.append((app.backend, app.backend.core))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(backend) for backend, _ in seen}) == len({id(core) for _, core in seen}) == 1
+
+
 def test_results_that_are_dropped_are_not_listened_for(app: Celery) -> None:
     for _ in range(20):
         id = str(uuid.uuid4())

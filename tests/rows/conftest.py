@@ -28,6 +28,9 @@ if IMPL == "pyceleryc":
 import brokers  # noqa: E402  after the alias
 from fleet import Side, Worker  # noqa: E402
 
+sys.path.insert(0, os.path.dirname(__file__))
+from letterbox import Letterbox  # noqa: E402
+
 
 @pytest.fixture(scope="session")
 def impl() -> str:
@@ -58,14 +61,12 @@ def unique() -> Callable[[str], str]:
 
 
 @pytest.fixture
-def outboxes(amqp_url: str) -> Iterator[Callable[..., Any]]:
-    """Makes apps with settings, whose messages the test reads back; see outbox.py."""
-    from outbox import Outbox
+def boxes(amqp_url: str) -> Iterator[Callable[..., Any]]:
+    """Makes apps with settings, whose messages the test reads back; see letterbox.py."""
+    made: list[Letterbox] = []
 
-    made: list[Outbox] = []
-
-    def make(**settings: Any) -> Outbox:
-        made.append(Outbox(amqp_url, **settings))
+    def make(**settings: Any) -> Letterbox:
+        made.append(Letterbox(amqp_url, **settings))
         return made[-1]
 
     yield make
@@ -74,9 +75,9 @@ def outboxes(amqp_url: str) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def box(outboxes: Callable[..., Any]) -> Any:
-    """An Outbox with Celery's defaults."""
-    return outboxes()
+def box(boxes: Callable[..., Any]) -> Any:
+    """A Letterbox with Celery's defaults."""
+    return boxes()
 
 
 def remove_queues(amqp_url: str, *names: str) -> None:
@@ -133,11 +134,10 @@ class Outbox:
 
         deadline = time.monotonic() + timeout
         with Connection(self.url) as connection:
-            while (message := connection.default_channel.basic_get(queue or self.queue, no_ack=True)) is None:
+            while (message := _get(connection, queue or self.queue)) is None:
                 assert time.monotonic() < deadline, f"nothing in {queue or self.queue}"
                 time.sleep(0.02)
-            message.channel = None
-            return connection.default_channel.message_to_python(message)
+            return message
 
     def empty(self) -> bool:
         """Mind that what was sent just now may be on its way: send a last message and take() all before it."""
@@ -145,6 +145,17 @@ class Outbox:
 
         with Connection(self.url) as connection:
             return connection.default_channel.queue_declare(self.queue, durable=True, auto_delete=False).message_count == 0
+
+
+def _get(connection: Any, queue: str) -> Any:
+    """A message of the queue; None also if there is no such queue yet."""
+    from kombu import Queue
+
+    with connection.channel() as channel:
+        try:
+            return Queue(queue, channel=channel).get(no_ack=True)
+        except connection.channel_errors:
+            return None
 
 
 class Running:

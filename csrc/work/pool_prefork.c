@@ -11,7 +11,8 @@
 #include "work/slot.h"
 
 #define SHORT_TASK_NS PC_NS_PER_MS
-#define START_CHECK_NS PC_NS_PER_MS
+#define LOOK_NS PC_NS_PER_MS
+#define LOOK_MAX_NS (50 * PC_NS_PER_MS)
 #define TERM_GRACE_NS (100 * PC_NS_PER_MS)
 #define WINDOW_MAX 64
 
@@ -28,8 +29,8 @@ look_around(void *ctx, pc_mono now)
         open = open || child->starved || (child->jobs_len > 0 && !pc_slot_first(child)->started);
     }
     if (open) {
-        (void)pc_loop_set_timer(pool->base.loop, &pool->look,
-                                pc_mono_add(now, START_CHECK_NS), NULL);
+        pool->look_ns = pool->look_ns < LOOK_MAX_NS ? 2 * pool->look_ns : LOOK_MAX_NS;
+        (void)pc_loop_set_timer(pool->base.loop, &pool->look, pc_mono_add(now, pool->look_ns), NULL);
     }
 }
 
@@ -89,6 +90,7 @@ create(const pc_pool_config *config, pc_loop *loop, const pc_runner *runner,
     pool->base = (pc_pool){&pc_pool_prefork, *config, *hooks, runner, log, loop};
     pc_defer_init(&pool->flush, flush_all, pool);
     pc_timer_init(&pool->look, look_around, pool);
+    pool->look_ns = LOOK_NS;
     pool->slots = pc_zalloc(sizeof(*pool->slots) * PC_SLOTS_MAX);
     void *shared = mmap(NULL, sizeof(pc_gate) * PC_SLOTS_MAX, PROT_READ | PROT_WRITE,
                         MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -228,9 +230,9 @@ submit(pc_pool *base, pc_job *job, pc_err *err)
         pc_slot_watch_progress(child);
     }
     pc_loop_defer(base->loop, &pool->flush);
-    if (pool->look.node.place == 0) {
-        (void)pc_loop_set_timer(base->loop, &pool->look,
-                                pc_mono_add(pc_mono_now(), START_CHECK_NS), NULL);
+    if (pool->look.node.place == 0 || pool->look_ns > LOOK_NS) {
+        pool->look_ns = LOOK_NS;
+        (void)pc_loop_set_timer(base->loop, &pool->look, pc_mono_add(pc_mono_now(), LOOK_NS), NULL);
     }
     return 0;
 }

@@ -66,6 +66,7 @@ struct pc_prefork {
     pc_slot *chosen; // by room(), for submit()
     pc_defer flush;
     pc_timer look;   // for starts, and for memory
+    int64_t look_ns; // doubles while there is nothing to see
     bool stopping;
 };
 

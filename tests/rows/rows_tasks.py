@@ -452,3 +452,8 @@ class SaysFailures(Task):
 @app.task(base=SaysFailures)
 def basics_fails():
     raise KeyError("nobody")
+
+
+@app.task(name="sum-of-two-numbers")
+def names_sum(x, y):
+    return x + y

@@ -9,9 +9,9 @@ from typing import Any
 from celery import Celery
 from kombu import Connection, Queue
 from kombu.exceptions import ChannelError
-from kombu.serialization import loads
+from kombu.serialization import loads, prepare_accept_content
 
-EVERYTHING = ["json", "pickle", "yaml", "msgpack"]
+EVERYTHING = prepare_accept_content(["json", "pickle", "yaml", "msgpack"])
 
 
 class Sent:
@@ -42,11 +42,11 @@ class Sent:
         return self.body[2]
 
 
-class Outbox:
+class Letterbox:
     """`app` sends to a queue of its own; `take()` returns the next message."""
 
     def __init__(self, amqp_url: str, backend: str | None = None, **settings: Any) -> None:
-        self.queue = f"outbox-{uuid.uuid4().hex[:12]}"
+        self.queue = f"letterbox-{uuid.uuid4().hex[:12]}"
         self.app = Celery("box", broker=amqp_url, backend=backend, set_as_current=False)
         self.app.conf.update(task_default_queue=self.queue, **settings)
         self.connection = Connection(amqp_url)

@@ -1,21 +1,16 @@
 """Names of the task states, their sets and their order (T-202, T-205, T-226)."""
 from __future__ import annotations
 
+from pyceleryc import _core
+
 __all__ = (
     'PENDING', 'RECEIVED', 'STARTED', 'SUCCESS', 'FAILURE', 'REVOKED', 'RETRY', 'REJECTED',
     'IGNORED', 'READY_STATES', 'UNREADY_STATES', 'EXCEPTION_STATES', 'PROPAGATE_STATES',
     'ALL_STATES', 'precedence', 'state',
 )
 
-PENDING = 'PENDING'
-RECEIVED = 'RECEIVED'
-STARTED = 'STARTED'
-SUCCESS = 'SUCCESS'
-FAILURE = 'FAILURE'
-REVOKED = 'REVOKED'
-REJECTED = 'REJECTED'
-RETRY = 'RETRY'
-IGNORED = 'IGNORED'
+# The names are the core's (csrc/wire/result.c), in the order of its enum.
+(PENDING, RECEIVED, STARTED, SUCCESS, FAILURE, REVOKED, REJECTED, RETRY, IGNORED) = _core.STATES
 
 READY_STATES = frozenset({SUCCESS, FAILURE, REVOKED})
 UNREADY_STATES = frozenset({PENDING, RECEIVED, STARTED, REJECTED, RETRY})

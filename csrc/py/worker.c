@@ -264,9 +264,11 @@ worker_stop(py_worker *self, PyObject *args)
     if (timeout >= 0 && timeout < 1e9) {
         deadline = pc_mono_add(pc_mono_now(), (int64_t)(timeout * 1e9));
     }
-    self->stop_wanted = true;
-    self->stop_how = how == 0 ? PC_STOP_WARM : PC_STOP_COLD;
-    self->stop_deadline = deadline;
+    if (!(self->stop_wanted && self->stop_how == PC_STOP_COLD)) {  // a cold stop is not taken back
+        self->stop_how = how == 0 ? PC_STOP_WARM : PC_STOP_COLD;
+        self->stop_deadline = deadline;
+        self->stop_wanted = true;
+    }
     pc_loop_wake(pc_worker_loop(self->worker));
     return Py_NewRef(Py_None);
 }

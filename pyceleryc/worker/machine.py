@@ -47,6 +47,8 @@ request_log = logging.getLogger("celery.worker.request")
 pool_log = logging.getLogger("celery.concurrency")
 
 WARM, COLD = 0, 1
+#: The core tries again every 4 s at most, Celery every 32 s: the setting keeps its meaning in time.
+RETRY_SCALE = 8
 POOLS = {"prefork": "prefork", "processes": "prefork", "threads": "threads", "solo": "solo"}
 #: Signals whose handlers belong to the parent only.
 CHILD_DEFAULTS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGTTIN", "SIGTTOU", "SIGUSR2")
@@ -104,7 +106,7 @@ class Machine:
             "start_timeout": 0.0,
             "retry": bool(retry),
             "retry_on_startup": bool(retry if at_start is None else at_start),
-            "max_retries": conf.broker_connection_max_retries or -1,
+            "max_retries": (conf.broker_connection_max_retries or 0) * RETRY_SCALE or -1,
             "eta_task_limit": conf.worker_eta_task_limit,
             "disable_rate_limits": bool(conf.worker_disable_rate_limits),
             "result_content_type": content_type,
@@ -235,7 +237,7 @@ class MachineHooks:
         if self.was_ready and attempt == 0:
             consumer_log.warning("consumer: Connection to broker lost: %s. Trying to re-establish the connection...", reason)
         consumer_log.error("consumer: Cannot connect to %s: %s.\nTrying again in %.2f seconds... (%s/%s)", uri, reason,
-                           next_try, attempt + 1, self.app.conf.broker_connection_max_retries)
+                           next_try, attempt + 1, (self.app.conf.broker_connection_max_retries or 0) * RETRY_SCALE or "∞")
 
     def cancelled(self, queue: str) -> None:
         """Deleted, or its node is gone: without this the worker would wait for ever."""

@@ -95,12 +95,14 @@ def test_coroutines_see_their_own_task() -> None:
 
 def test_finalizers_are_called_once_each() -> None:
     seen: list[Any] = []
-    callback = _state.connect_on_app_finalize(seen.append)
-    _state.connect_on_app_finalize(callback)
+    others = _state._on_app_finalizers[:]  # shared tasks of other tests
+    _state._on_app_finalizers.clear()
     try:
+        callback = _state.connect_on_app_finalize(seen.append)
+        _state.connect_on_app_finalize(callback)
         _state._announce_app_finalized('app')
     finally:
-        _state._on_app_finalizers.remove(callback)
+        _state._on_app_finalizers[:] = others
     assert seen == ['app']
 
 

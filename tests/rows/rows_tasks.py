@@ -457,3 +457,61 @@ def basics_fails():
 @app.task(name="sum-of-two-numbers")
 def names_sum(x, y):
     return x + y
+
+
+REQUEST_ATTRIBUTES = (
+    "id group chord correlation_id args kwargs origin retries is_eager eta expires hostname delivery_info reply_to called_directly "
+    "timelimit callbacks errbacks utc headers root_id parent_id chain group_index properties replaced_task_nesting shadow stamps "
+    "stamped_headers ignore_result task lang argsrepr kwargsrepr logfile loglevel taskset").split()
+
+
+@app.task(bind=True)
+def request_show(self, *args, **kwargs):
+    return {name: self.request.get(name) for name in REQUEST_ATTRIBUTES}
+
+
+@app.task(bind=True)
+def request_limits(self):
+    return [self.request.time_limit, self.request.soft_time_limit]
+
+
+@app.task(bind=True)
+def request_again(self):
+    if self.request.retries == 0:
+        raise self.retry(countdown=0)
+    return {name: self.request.get(name) for name in REQUEST_ATTRIBUTES}
+
+
+@app.task(bind=True)
+def request_parent(self):
+    child = request_show.delay()
+    return [self.request.id, child.id]
+
+
+@app.task(bind=True, trail=False)
+def request_no_trail(self):
+    return add.delay(1, 1).id
+
+
+@app.task(bind=True)
+def request_names(self):
+    try:
+        self.request.no_such_attribute
+    except AttributeError:
+        return [self.request.get("no_such_attribute", 5), self.request.get("id"), self.request.trace]
+    return None
+
+
+@app.task
+def request_inner(x):
+    return [request_inner.request.id, list(request_inner.request.args)]
+
+
+@app.task(bind=True)
+def request_outer(self, x):
+    return [request_inner(x + 1), self.request.id, list(self.request.args)]
+
+
+@app.task(bind=True)
+def dump_context(self, x, y):
+    return "Executing task id {0.id}, args: {0.args!r} kwargs: {0.kwargs!r}".format(self.request)

@@ -5,9 +5,6 @@
 
 #include "py/worker.h"
 
-/* -1 with an exception when the worker is closed. */
-int py_worker_check_open(py_worker *self);
-
 PyObject *py_worker_task(py_worker *self, PyObject *args);
 PyObject *py_worker_add_queue(py_worker *self, PyObject *mapping);
 PyObject *py_worker_drop_queue(py_worker *self, PyObject *name);

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include "py/attach.h"
 #include "py/control.h"
 #include "py/error.h"
 #include "py/settings.h"
@@ -37,6 +38,7 @@ make(PyTypeObject *type, PyObject *config, PyObject *tracer, PyObject *hooks)
         return NULL;
     }
     self->state = py_state_of_type(type);
+    pc_link_init(&self->attached);
     self->tracer = Py_NewRef(tracer);
     self->hooks = Py_NewRef(hooks);
     self->config = Py_NewRef(config);
@@ -111,6 +113,7 @@ free_machine(py_worker *self)
     if (worker == NULL) {
         return;
     }
+    py_attach_clear(self);
     self->worker = NULL;
     if (self->wakeup.slot != 0) {
         pc_loop_unwatch(pc_worker_loop(worker), &self->wakeup);
@@ -330,6 +333,9 @@ static PyMethodDef worker_methods[] = {
     {"wake", (PyCFunction)worker_wake, METH_NOARGS, "Ends the current wait."},
     {"close", (PyCFunction)worker_close, METH_NOARGS, "Frees the machine."},
     {"wakeup_fd", (PyCFunction)worker_wakeup_fd, METH_O, "Wakes up when this descriptor is readable; drains it."},
+    {"add_reader", (PyCFunction)py_worker_add_reader, METH_VARARGS, "Calls back while a descriptor is readable."},
+    {"remove_reader", (PyCFunction)py_worker_remove_reader, METH_O, "Ends that."},
+    {"call_later", (PyCFunction)py_worker_call_later, METH_VARARGS, "Calls back once, after so many seconds."},
     {"task", (PyCFunction)py_worker_task, METH_VARARGS, "Registers a task or changes its options."},
     {"add_queue", (PyCFunction)py_worker_add_queue, METH_O, "Consumes another queue."},
     {"drop_queue", (PyCFunction)py_worker_drop_queue, METH_O, "Stops consuming a queue."},

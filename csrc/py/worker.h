@@ -17,6 +17,7 @@ typedef struct py_worker {
     pc_runner runner;
     const pc_child *child;   // in a pool's child
     pc_watch wakeup;
+    pc_link attached;        // callbacks on the loop (attach.h)
     PyObject *config;        // kept alive: the machine points at its texts
     const char **accept;
     PyObject *hubs;          // kept alive
@@ -27,6 +28,9 @@ typedef struct py_worker {
     bool turning;
     bool started;
 } py_worker;
+
+/* -1 with an exception when the worker is closed. */
+int py_worker_check_open(py_worker *self);
 
 /* runner.c: the doors of the pool */
 void py_runner_fill(py_worker *self, pc_runner *runner);

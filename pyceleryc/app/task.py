@@ -171,6 +171,8 @@ class Task(Retrying):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task here, as a function (T-034)."""
+        if self._is_being_run():
+            return self.run(*args, **kwargs)
         _task_stack.push(self)
         self.push_request(args=args, kwargs=kwargs)
         try:
@@ -178,6 +180,17 @@ class Task(Retrying):
         finally:
             self.pop_request()
             _task_stack.pop()
+
+    def _is_being_run(self) -> bool:
+        """Tell, once for each run, whether a ``__call__`` of the subclass was called to run the
+        task, and calls this class's: the request is there already (T-307)."""
+        if type(self).__call__ is Task.__call__:
+            return False
+        request = self.request
+        if request.called_directly or request._protected:
+            return False
+        request._protected = 1
+        return True
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Do the work.  To be defined by the subclass."""

@@ -307,7 +307,7 @@ def counted(self, x):
 def _seen(einfo):
     if einfo is None:
         return None
-    return {"exception": repr(einfo.exception), "type": einfo.type.__name__, "traceback": "Traceback" in einfo.traceback,
+    return {"exception": repr(getattr(einfo.exception, "exc", einfo.exception)), "type": einfo.type.__name__, "traceback": "Traceback" in einfo.traceback,
             "same": str(einfo) == einfo.traceback}
 
 
@@ -515,3 +515,72 @@ def request_outer(self, x):
 @app.task(bind=True)
 def dump_context(self, x, y):
     return "Executing task id {0.id}, args: {0.args!r} kwargs: {0.kwargs!r}".format(self.request)
+
+
+def _mark(path):
+    with open(path, "ab", buffering=0) as file:
+        file.write(f"{os.getpid()}\n".encode())
+
+
+def _runs(path):
+    with open(path, "rb") as file:
+        return len(file.readlines())
+
+
+def _end(how):
+    if how == "exit":
+        sys.exit(3)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def concept_dies_early(path, how):
+    _mark(path)
+    _end(how)
+
+
+@app.task(acks_late=True)
+def concept_dies_late(path, how):
+    _mark(path)
+    _end(how)
+
+
+@app.task(acks_late=True, reject_on_worker_lost=True)
+def concept_dies_once(path):
+    _mark(path)
+    if _runs(path) == 1:
+        _end("kill")
+    return "second run"
+
+
+def _wait_until_removed(path):
+    _mark(f"{path}.runs")
+    while os.path.exists(path):
+        time.sleep(0.02)
+
+
+@app.task
+def concept_holds(path):
+    _wait_until_removed(path)
+    return os.getpid()
+
+
+@app.task(acks_late=True)
+def concept_holds_late(path):
+    _wait_until_removed(path)
+    return os.getpid()
+
+
+@app.task(bind=True, acks_late=True)
+def concept_outlives(self, path):
+    """Waits in its first run, for the worker to be killed; returns whether the message was delivered again."""
+    _mark(path)
+    if _runs(path) == 1:
+        time.sleep(60)
+    return self.request.delivery_info["redelivered"]
+
+
+@app.task(time_limit=1)
+def concept_too_long(path):
+    _mark(path)
+    time.sleep(60)

@@ -192,7 +192,7 @@ class PrivateRabbitMQ(PrivateServer):
         self.config = {
             "listeners.tcp.1": f"127.0.0.1:{self.port}",
             "disk_free_limit.absolute": "1MB",  # a full disk of the test machine is no test
-            "vm_memory_high_watermark.absolute": "1GB",
+            "vm_memory_high_watermark.relative": "0.7",  # a message of 100 MB takes over 1 GB
             "log.console.level": "warning",
             **config,
         }

@@ -146,16 +146,22 @@ def ignored_but_retries(self):
     raise self.retry(exc=ValueError("kept"), countdown=300)
 
 
+def wait_for_go(name, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not notes.lpop(f"rows-go-{name}") and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 @app.task(bind=True, track_started=True)
 def waits(self, name, seconds=20):
     """Until the test says so: RPUSH rows-go-<name>."""
-    notes.blpop(f"rows-go-{name}", seconds)
+    wait_for_go(name, seconds)
     return os.getpid()
 
 
 @app.task(bind=True)
 def waits_untracked(self, name):
-    notes.blpop(f"rows-go-{name}", 20)
+    wait_for_go(name)
     return "done"
 
 
@@ -186,7 +192,7 @@ def upload_files(self, filenames, name=None):
         if not self.request.called_directly:
             self.update_state(state="PROGRESS", meta={"current": number, "total": len(filenames)})
     if name:
-        notes.blpop(f"rows-go-{name}", 20)
+        wait_for_go(name)
     return len(filenames)
 
 

@@ -125,7 +125,7 @@ class Marks:
         try:
             call(signature)
         except Exception:
-            logger.exception('Errback %r raised an exception', signature)
+            logger.exception('Errback %r raised an exception', signature.task)
 
 
 def _is_bound(task: Any) -> bool:

@@ -174,7 +174,8 @@ class _chord(Signature):  # noqa: N801  the public name
         """Send *errback* after the body failed, and after a failure of the header (C-032)."""
         if self.app.conf.task_allow_error_cb_on_chord_header:
             for task in self._header_tasks():
-                task.link_error(errback.clone().set(immutable=True))
+                # Not immutable, whatever C-032 says: an errback gets the error as arguments.
+                task.link_error(errback.clone())
         else:
             warnings.warn(CPendingDeprecationWarning(
                 'task_allow_error_cb_on_chord_header will be True by default: errbacks of a '

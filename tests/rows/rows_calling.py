@@ -55,13 +55,13 @@ def break_with(key, seconds=0.0):
 
 
 @app.task
-def on_error_details(request, exc, traceback, key=None):
+def on_error_details(request, exc, traceback, *, key=None):
     write_note(key or request.id, "details", request.id, type(exc).__name__, str(exc), type(traceback).__name__,
                type(request).__name__, request.task, request.delivery_info, bool(request.errbacks))
 
 
 @app.task
-def on_error_id(task_id, key=None):
+def on_error_id(task_id, *, key=None):
     write_note(key or task_id, "id", task_id)
 
 

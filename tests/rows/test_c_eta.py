@@ -1,0 +1,199 @@
+"""Calling guide, ETA, countdown and expiration (C-050..C-065; FEATURES §1.23, §1.24).
+
+C-056 (not for the far future) is guidance; see docs.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from datetime import UTC, datetime, timedelta, timezone
+
+import brokers
+import pytest
+from celery.exceptions import TaskRevokedError
+
+
+@pytest.fixture
+def add(box):
+    @box.app.task(name="row.add")
+    def add(x, y=0):
+        return x + y
+
+    return add
+
+
+@pytest.fixture
+def calling(running):
+    return running.tasks.calling
+
+
+def seconds_from(text, now):
+    return (datetime.fromisoformat(text) - now).total_seconds()
+
+
+def test_c050_countdown(box, add):
+    """X21: numbers of any kind; 0 is no ETA; countdown wins over eta."""
+    now = datetime.now(UTC)
+    add.apply_async((1,), countdown=3)
+    add.apply_async((1,), countdown=1.5)
+    add.apply_async((1,), countdown=0)
+    add.apply_async((1,), countdown=5, eta=now + timedelta(hours=1))
+    whole, half, none, both = (message.headers["eta"] for message in box.take_all(4))
+    assert seconds_from(whole, now) == pytest.approx(3, abs=1)
+    assert seconds_from(half, now) == pytest.approx(1.5, abs=1)
+    assert none is None
+    assert seconds_from(both, now) == pytest.approx(5, abs=1)
+
+
+def test_c050_countdown_in_the_apps_timezone(boxes):
+    box = boxes(timezone="Asia/Kolkata")
+    now = datetime.now(UTC)
+    box.app.send_task("row.any", countdown=3)
+    eta = box.take().headers["eta"]
+    assert eta.endswith("+05:30")
+    assert seconds_from(eta, now) == pytest.approx(3, abs=1)
+
+
+def test_c050_c052_runs_at_or_after(calling):
+    start = time.time()
+    assert calling.clock.apply_async(countdown=1).get(timeout=15) >= start + 1
+
+
+def test_c051_eta_in_the_header(box, add):
+    aware = datetime(2050, 1, 2, 3, 4, 5, 678901, tzinfo=timezone(timedelta(hours=2)))
+    add.apply_async((1,), eta=aware)
+    add.apply_async((1,), eta=datetime(2050, 1, 2, 3, 4, 5))
+    add.apply_async((1,), eta="2050-01-02T03:04:05+00:00")
+    assert [message.headers["eta"] for message in box.take_all(3)] == [
+        "2050-01-02T03:04:05.678901+02:00", "2050-01-02T03:04:05", "2050-01-02T03:04:05+00:00"]
+
+
+def test_c051_naive_eta_is_utc(calling):
+    due = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
+    ran = calling.clock.apply_async(eta=due.replace(tzinfo=None)).get(timeout=15)
+    assert 0 <= ran - due.timestamp() < 3
+    ran = calling.clock.apply_async(eta=(datetime.now(UTC) - timedelta(hours=1)).replace(tzinfo=None)).get(timeout=15)
+    assert ran == pytest.approx(time.time(), abs=5)
+
+
+def test_c051_eta_with_an_offset(calling):
+    due = datetime.now(timezone(timedelta(hours=-7))) + timedelta(seconds=1)
+    ran = calling.clock.apply_async(eta=due).get(timeout=15)
+    assert ran >= due.timestamp()
+
+
+class Impatient(brokers.PrivateRabbitMQ):
+    """Looks every second for consumers that hold a message for more than two."""
+
+    def __init__(self, directory):
+        super().__init__(directory, {"consumer_timeout": "2000"})
+
+    def environment(self):
+        found = super().environment()
+        found["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"] += " -rabbit channel_tick_interval 1000"
+        return found
+
+
+@pytest.mark.limit(120)
+def test_c055_consumer_timeout_of_rabbitmq(side, redis_url, unique, tmp_path):
+    """The broker closes the channel of a worker that holds a task for too long; the task comes again, on a new one."""
+    with brokers.running(Impatient(tmp_path)) as server:
+        env = side.env(server.url, redis_url, unique("row"))
+        with side.worker(env) as worker:
+            script = "result = tasks.now.apply_async(countdown=6).get(timeout=40)"
+            sent = time.time()
+            assert side.client(script, env) >= sent + 6
+            assert side.client("result = tasks.add.delay(1, 1).get(timeout=30)", env) == 2
+            assert worker.process.poll() is None
+
+
+def test_c057_countdown_out_of_range(box, add):
+    with pytest.raises(ValueError, match="out of range"):
+        add.apply_async((1,), countdown=-2147483649)
+    with pytest.raises(ValueError, match="out of range"):
+        add.apply_async((1,), expires=-2147483649)
+    assert box.is_empty()
+
+
+def test_c057_bad_eta_in_a_message(running, add_by_hand):
+    task_id = add_by_hand({"eta": "not a time"})
+    running.worker.wait_for("not a time")
+    assert running.tasks.app.AsyncResult(task_id).state == "PENDING"
+    assert running.tasks.add.delay(1, 1).get(timeout=15) == 2
+
+
+@pytest.fixture
+def add_by_hand(running):
+    """Publishes a task with headers that no client would make."""
+    from kombu import Connection
+
+    def publish(headers):
+        task_id = str(uuid.uuid4())
+        with Connection(running.env["FLEET_BROKER"]) as connection:
+            connection.Producer().publish(
+                [[1, 1], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}], routing_key=running.queue,
+                serializer="json", correlation_id=task_id,
+                headers={"lang": "py", "task": "rows_tasks.add", "id": task_id, "root_id": task_id, "parent_id": None,
+                         "group": None, **headers})
+        return task_id
+
+    return publish
+
+
+def test_c060_expires_in_seconds(box, add):
+    now = datetime.now(UTC)
+    add.apply_async((1,), expires=60)
+    add.apply_async((1,), expires=1.5)
+    minute, short = box.take_all(2)
+    assert minute.properties["expiration"] == "60000"
+    assert seconds_from(minute.headers["expires"], now) == pytest.approx(60, abs=1)
+    assert short.properties["expiration"] == "1500"
+
+
+def test_c061_expires_as_a_time(box, add):
+    due = datetime.now(UTC) + timedelta(minutes=10)
+    add.apply_async((1,), expires=due)
+    add.apply_async((1,), expires=due.replace(tzinfo=None))
+    add.apply_async((1,), expires=due.isoformat())
+    for message, text in zip(box.take_all(3), [due, due.replace(tzinfo=None), due], strict=True):
+        assert message.headers["expires"] == text.isoformat()
+        assert 595000 < int(message.properties["expiration"]) <= 600000
+
+
+def test_c062_already_past(box, add, caplog):
+    """With a time to live of 0 the broker drops it when nobody waits for it."""
+    result = add.apply_async((1,), expires=datetime.now(UTC) - timedelta(hours=1))
+    (record,) = [record for record in caplog.records if result.id in record.getMessage()]
+    assert record.levelname == "WARNING"
+    assert "expir" in record.getMessage()
+    assert box.is_empty()
+
+
+def test_c063_c064_expired_while_it_is_held(calling, running):
+    result = calling.clock.apply_async(countdown=1, expires=0.5)
+    error = result.get(timeout=15, propagate=False)
+    assert result.state == "REVOKED"
+    assert isinstance(error, TaskRevokedError)
+    assert str(error) == "expired"
+    running.worker.wait_for(f"Discarding revoked task: rows_calling.clock[{result.id}]")
+
+
+def test_c063_expired_on_receipt(running, add_by_hand):
+    task_id = add_by_hand({"expires": "2020-01-01T00:00:00+00:00"})
+    result = running.tasks.app.AsyncResult(task_id)
+    with pytest.raises(TaskRevokedError, match="expired"):
+        result.get(timeout=15)
+    running.worker.wait_for(f"Discarding revoked task: rows_tasks.add[{task_id}]")
+
+
+def test_c065_task_attribute_is_kept_on_retry(calling, box):
+    @box.app.task(name="row.expiring", expires=60)
+    def expiring():
+        return None
+
+    expiring.delay()
+    assert box.take().properties["expiration"] == "60000"
+    expires, has_eta = calling.retries_once.delay().get(timeout=15)
+    assert has_eta
+    assert 0 < seconds_from(expires, datetime.now(UTC)) <= 60

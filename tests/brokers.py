@@ -323,7 +323,9 @@ def run_with_servers(command: list[str]) -> int:
     with amqp_server() as amqp, redis_server() as redis:
         urls = {"PYCELERYC_TEST_AMQP": amqp, "PYCELERYC_TEST_REDIS": redis}
         # Make hands its job slots down in open files.
-        code = subprocess.run(command, env=os.environ | urls, close_fds=False).returncode
+        with subprocess.Popen(command, env=os.environ | urls, close_fds=False) as process:
+            signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+            code = process.wait()
     return code if code >= 0 else 128 - code
 
 

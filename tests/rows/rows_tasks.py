@@ -161,6 +161,7 @@ def waits(self, name, seconds=20):
 
 @app.task(bind=True)
 def waits_untracked(self, name):
+    note(self.request.id, "running")
     wait_for_go(name)
     return "done"
 
@@ -590,3 +591,66 @@ def concept_outlives(self, path):
 def concept_too_long(path):
     _mark(path)
     time.sleep(60)
+
+
+class Out(Exception):
+    """Expected."""
+
+
+@app.task(bind=True)
+def logging_retries(self):
+    if self.request.retries == 0:
+        raise self.retry(exc=ValueError("a"), countdown=0.1)
+
+
+@app.task
+def logging_raises():
+    raise KeyError("b")
+
+
+@app.task(throws=(Out,))
+def logging_raises_expected():
+    raise Out("c")
+
+
+@app.task
+def logging_ignores():
+    raise Ignore
+
+
+@app.task
+def logging_rejects():
+    raise Reject("why", requeue=False)
+
+
+@app.task
+def logging_logs(word):
+    task_log.info("Says %s", word)
+    return [task_log.name, task_log.parent.name]
+
+
+@app.task
+def logging_logs_of_the_library(word):
+    from celery.utils.log import get_logger
+
+    get_logger("celery.rows").warning("Plainly %s", word)
+
+
+@app.task
+def logging_prints(word):
+    print(word)
+    sys.stderr.write(f"stderr {word}\n")
+    return [sys.stdout.isatty(), sys.stderr.isatty(), [hasattr(sys.stdout, name) for name in ("writelines", "flush", "close")]]
+
+
+@app.task(bind=True)
+def logging_redirects(self, x, y):
+    """The example of the guide."""
+    old_outs = sys.stdout, sys.stderr
+    level = self.app.conf.worker_redirect_stdouts_level
+    try:
+        self.app.log.redirect_stdouts_to_logger(task_log, level)
+        print(f"Adding {x} + {y}")
+        return [x + y, level]
+    finally:
+        sys.stdout, sys.stderr = old_outs

@@ -64,7 +64,8 @@ install_missing() {
         "    ${missing[*]}" "Install them with this system's package manager and try again."
     sudo=
     if [ "$(id -u)" != 0 ]; then
-        command -v sudo >/dev/null || die "some packages are missing; as root, run:" "    $line"
+        command -v sudo >/dev/null || die "some packages are missing; as root, run:" \
+            "    apt-get update && $line"
         sudo=sudo
     fi
     echo "installing ${missing[*]}"

@@ -20,6 +20,7 @@ from kombu.serialization import loads, prepare_accept_content
 
 from pyceleryc import _core, _state, signals, states
 from pyceleryc.app.task import Context, Task
+from pyceleryc.backends.base import Backend, DisabledBackend
 from pyceleryc.einfo import ExceptionInfo
 from pyceleryc.exceptions import Ignore, Reject, Retry, WorkerLostError
 from pyceleryc.utils.saferepr import saferepr
@@ -334,9 +335,10 @@ def task_flags(app: Celery, task: Task) -> int:
     enter = (signals.task_prerun.receivers or task.track_started or _overrides(task, "before_start")
              or _loader_overrides(loader, "on_task_init"))
     slow = (_overrides(task, "on_success") or signals.task_success.receivers or conf.result_extended
-            or conf.result_serializer != "json" or task.backend is not app.backend or task.backend.core_config() is None)
+            or conf.result_serializer != "json" or not _core_stores(app, task))
     leave = (_overrides(task, "after_return") or signals.task_postrun.receivers
-             or _loader_overrides(loader, "on_process_cleanup") or task.backend.core_config() is None)
+             or _loader_overrides(loader, "on_process_cleanup")
+             or type(task.backend).process_cleanup is not Backend.process_cleanup)
     flags = _core.TASK_ENTER if enter else 0
     flags |= _core.TASK_SUCCESS if slow else 0
     flags |= _core.TASK_LEAVE if leave else 0
@@ -345,6 +347,13 @@ def task_flags(app: Celery, task: Task) -> int:
     flags |= _core.TASK_CUSTOM_CALL if task_has_custom(task, "__call__") else 0
     flags |= _core.TASK_COROUTINE if inspect.iscoroutinefunction(inspect.unwrap(task.run)) else 0
     return flags
+
+
+def _core_stores(app: Celery, task: Task) -> bool:
+    """Can the core store the results of this task, or is there nothing to store?"""
+    if isinstance(task.backend, DisabledBackend):
+        return True
+    return task.backend is app.backend and task.backend.core_config() is not None
 
 
 def _loader_overrides(loader: Any, name: str) -> bool:

@@ -1,0 +1,1 @@
+"""Extras that most projects do without."""

@@ -160,10 +160,11 @@ MEASURES = {"noop": measure_noop, "results": measure_results, "roundtrip": measu
 
 def table(sides: list[Side]) -> str:
     ours, theirs = sides
-    lines = [f"{'':44}{'pyceleryc':>12}{'Celery':>12}{'ratio':>9}"]
+    lines = [f"{'':44}{'pyceleryc':>12}{'Celery':>12}{'times':>9}"]
     for name, value in ours.figures.items():
         other = theirs.figures[name]
-        lines.append(f"{name:44}{value:12.2f}{other:12.2f}{other / value if value else float('inf'):9.1f}")
+        better = value / other if name.endswith("tasks/s") else other / value
+        lines.append(f"{name:44}{value:12.2f}{other:12.2f}{better:9.1f}")
     return "\n".join(lines)
 
 

@@ -418,7 +418,7 @@ class MachineHooks:
     def child_stop(self, code: int) -> int:
         signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=code)
         self.app.close()
-        for client in list(_state.result_clients):
+        for client in list(_state.result_clients.values()):
             client.close()  # results on their way to reply queues leave before _exit
         logging.shutdown()
         return code

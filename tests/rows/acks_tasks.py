@@ -48,6 +48,7 @@ def body(self, case):
     if case == "retry":
         raise self.retry(exc=ValueError("later"), countdown=0.1)
     if case == "child":
+        time.sleep(0.3)  # by then the parent knows that the task runs, and has acknowledged it if that is to be early
         os.kill(os.getpid(), signal.SIGKILL)
     if case in ("hard", "soft", "parent"):
         time.sleep(30)

@@ -168,10 +168,16 @@ pc_amqp_sender_refresh(pc_amqp_sender *s, pc_err *err)
 {
     pc_mono now = pc_mono_now();
     unsigned every = s->link.window.open > s->window / 2 ? POLL_EVERY_FULL : POLL_EVERY;
-    if (++s->unpolled >= every || now.ns - s->polled.ns > POLL_IDLE) {
-        return poll_link(s, now, err);
+    uint64_t before = s->link.conn.stream.bytes_in;
+    bool idle = now.ns - s->polled.ns > POLL_IDLE;
+    if (!idle && ++s->unpolled < every) {
+        return 0;
     }
-    return 0;
+    if (poll_link(s, now, err) < 0) {
+        return -1;
+    }
+    // The last words of a connection hide its end from the first look.
+    return idle && s->link.conn.stream.bytes_in != before ? poll_link(s, now, err) : 0;
 }
 
 int
@@ -203,18 +209,47 @@ wait_for_confirm(pc_amqp_sender *s, waiter *w, pc_mono deadline, pc_err *err)
                    s->link.conn.name);
 }
 
+static int
+is_sent(void *ctx)
+{
+    const condition *c = ctx;
+    const pc_amqp_link *link = &c->s->link;
+    bool written = pc_amqp_conn_is_ready(&link->conn) && pc_buf_len(&link->conn.stream.out) == 0;
+    return (written && !pc_amqp_window_has_unsent(&link->window)) || is_denied(c);
+}
+
+/* The connection was dead already. The window keeps the message, but nobody turns the loop between
+ * two calls, and the next may be far: it is sent again before this one ends. */
+static int
+send_again(pc_amqp_sender *s, uint64_t serial, pc_mono deadline, pc_err *err)
+{
+    condition c = {.s = s, .downs = s->link.downs};
+    if (poll_link(s, pc_mono_now(), err) < 0) {
+        return -1;
+    }
+    pc_amqp_link_wake(&s->link);
+    if (wait_for(s, is_sent, &c, deadline, err) < 0) {
+        pc_amqp_window_cancel(&s->link.window, (void *)(uintptr_t)serial);
+        return -1;
+    }
+    return 0;
+}
+
 /* With no window, a message that did not leave is lost: that must be said. */
 static int
-push(pc_amqp_sender *s, pc_err *err)
+push(pc_amqp_sender *s, uint64_t serial, pc_mono deadline, pc_err *err)
 {
     pc_err why = {0};
     pc_amqp_link_send(&s->link);
-    if (pc_amqp_conn_is_ready(&s->link.conn) &&
-        pc_stream_flush_now(&s->link.conn.stream, &why) < 0 && s->confirm == 0) {
+    if (!pc_amqp_conn_is_ready(&s->link.conn) ||
+        pc_stream_flush_now(&s->link.conn.stream, &why) == 0) {
+        return 0;
+    }
+    if (s->confirm == 0) {
         return pc_fail(err, why.code, "%s: the message may be lost: %s", s->link.conn.name,
                        why.msg);
     }
-    return 0;
+    return send_again(s, serial, deadline, err);
 }
 
 int
@@ -237,11 +272,13 @@ pc_amqp_sender_publish(pc_amqp_sender *s, const pc_message *message, bool mandat
     }
     bool waits = s->confirm == 2 || (s->confirm == 1 && message->body.len >= LARGE_BODY);
     if (!waits) {
-        return push(s, err);
+        return push(s, w.serial, deadline, err);
     }
     pc_list_put_back(&s->waiters, &w.link);
-    (void)push(s, NULL);
-    int rc = wait_for_confirm(s, &w, deadline, err);
+    int rc = push(s, w.serial, deadline, err);
+    if (rc == 0) {
+        rc = wait_for_confirm(s, &w, deadline, err);
+    }
     pc_link_remove(&w.link);
     return rc;
 }

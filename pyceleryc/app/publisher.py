@@ -38,7 +38,7 @@ class RetryPolicy:
 
     :param max_retries: further attempts; None means for ever.
     :param interval_start: seconds before the first of them; each next one waits
-        *interval_step* longer, at most *interval_max* longer than the first.
+        *interval_step* longer, but none longer than *interval_max*.
     :param retry_errors: exceptions to try again after, besides a lost connection.
     """
 
@@ -56,8 +56,7 @@ class RetryPolicy:
         """Yield the seconds to wait before each further attempt."""
         count = 0
         while self.max_retries is None or count < self.max_retries:
-            extra = min(count * self.interval_step, self.interval_max)
-            yield self.interval_start + extra
+            yield min(self.interval_start + count * self.interval_step, self.interval_max)
             count += 1
 
 

@@ -167,3 +167,23 @@ class Running:
         self.tasks = tasks
         self.queue = queue
         self.node = node
+
+
+@pytest.fixture(scope="session")
+def formats(side: Side, amqp_url: str, redis_url: str) -> Iterator[Running]:
+    """A worker (threads pool, two queues) on the tasks of rows_formats.py, which accepts all serializers."""
+    queue = f"formats-{uuid.uuid4().hex[:10]}"
+    env = side.env(amqp_url, redis_url, queue, FLEET_APP="rows_formats",
+                   PYTHONPATH=os.pathsep.join([os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]))
+    before = {name: os.environ.get(name) for name in env if name.startswith("FLEET_")}
+    os.environ.update({name: env[name] for name in before})
+    import rows_formats
+
+    for name, value in before.items():  # the shared worker's tasks may be imported later
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+    with side.worker(env, "-c", "2", "-Q", f"{queue},{queue}.high") as worker:
+        yield Running(worker, env, rows_formats, queue, "")
+    remove_queues(amqp_url, queue, f"{queue}.high")

@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 from celery import Celery
-from kombu import Connection, Queue
+from kombu import Connection
 from kombu.exceptions import ChannelError
 from kombu.serialization import loads, prepare_accept_content
 
@@ -15,15 +15,15 @@ EVERYTHING = prepare_accept_content(["json", "pickle", "yaml", "msgpack"])
 
 
 class Sent:
-    """A message as it lay in its queue."""
+    """A message as it lay in its queue; `raw` may be compressed."""
 
     def __init__(self, message: Any) -> None:
         self.raw = message.body if isinstance(message.body, bytes) else message.body.encode()
-        self.headers: dict[str, Any] = message.headers
-        self.properties: dict[str, Any] = message.properties
+        self.properties: dict[str, Any] = {name: value for name, value in message.properties.items() if name != "application_headers"}
+        self.headers: dict[str, Any] = message.properties.get("application_headers") or {}
         self.delivery_info: dict[str, Any] = message.delivery_info
-        self.content_type = message.content_type
-        self.content_encoding = message.content_encoding
+        self.content_type = message.properties["content_type"]
+        self.content_encoding = message.properties["content_encoding"]
 
     @property
     def body(self) -> Any:
@@ -72,7 +72,7 @@ class Letterbox:
 
     def _get(self, queue: str) -> Any:
         try:
-            return Queue(queue)(self.connection.default_channel).get(no_ack=True, accept=EVERYTHING)
+            return self.connection.default_channel.basic_get(queue, no_ack=True)
         except ChannelError:  # the queue does not exist yet; that closed the channel
             self.connection.default_channel.close()
             self.connection._default_channel = None

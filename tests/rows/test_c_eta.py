@@ -98,7 +98,8 @@ class Impatient(brokers.PrivateRabbitMQ):
 @pytest.mark.limit(120)
 def test_c055_consumer_timeout_of_rabbitmq(side, redis_url, unique, tmp_path):
     """The broker closes the channel of a worker that holds a task for too long; the task comes again, on a new one."""
-    with brokers.running(Impatient(tmp_path)) as server:
+    server = Impatient(tmp_path)
+    with brokers.running(server):
         env = side.env(server.url, redis_url, unique("row"))
         with side.worker(env) as worker:
             script = "result = tasks.now.apply_async(countdown=6).get(timeout=40)"

@@ -349,7 +349,7 @@ class TestPublisher:
     def test_pauses(self) -> None:
         assert list(RetryPolicy().pauses()) == pytest.approx([0, 0.2, 0.4])
         assert list(RetryPolicy(max_retries=0).pauses()) == []
-        assert list(RetryPolicy(3, 1, 1, 1).pauses()) == [1, 2, 2]
+        assert list(RetryPolicy(3, 1, 1, 2).pauses()) == [1, 2, 2]
 
     def test_dead_broker(self) -> None:
         app = Celery(broker='amqp://guest@127.0.0.1:1//', set_as_current=False)

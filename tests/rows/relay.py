@@ -1,0 +1,64 @@
+"""A TCP port in front of a broker that can be shut and opened again."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from urllib.parse import urlsplit
+
+from brokers import free_port
+
+
+class Relay:
+    """`url` leads to the broker while the relay is open; it begins shut."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.target = (parts.hostname or "127.0.0.1", parts.port or 5672)
+        self.port = free_port()
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
+        self.accepted = 0
+        self._listener: socket.socket | None = None
+        self._ends: list[socket.socket] = []
+
+    def open(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            broker = socket.create_connection(self.target)
+            self._ends += [client, broker]
+            for source, sink in ((client, broker), (broker, client)):
+                threading.Thread(target=copy, args=(source, sink), daemon=True).start()
+
+    def cut(self) -> None:
+        """Break all connections and refuse new ones, as a broker does that was killed."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+        ends, self._ends = self._ends, []
+        for end in ends:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+            finally:
+                end.close()
+
+
+def copy(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        return

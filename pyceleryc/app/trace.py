@@ -288,7 +288,7 @@ class Hooks:
              einfo: ExceptionInfo | None = None) -> None:
         if not logger.isEnabledFor(level):
             return
-        text = str(exc) if isinstance(exc, (Retry, Reject)) else saferepr(exc)
+        text = str(exc) if isinstance(exc, Retry) else saferepr(exc)
         data = {"hostname": self.hostname, "id": request.id, "name": request.shadow or task.name, "exc": text,
                 "args": request.argsrepr or saferepr(request.args),
                 "kwargs": request.kwargsrepr or saferepr(request.kwargs), "description": description,

@@ -74,9 +74,9 @@ def _with_parent(parent: logging.Logger, logger: logging.Logger) -> logging.Logg
 
 
 def get_logger(name: Any) -> logging.Logger:
-    """Return the logger called *name*, under the ``celery`` logger (T-094)."""
+    """Return the logger called *name*; under ``celery``, if not right below the root (T-094)."""
     logger: logging.Logger = _get_logger(name)
-    if logging.root not in (logger, logger.parent):
+    if logging.root in (logger, logger.parent):
         return logger
     return _with_parent(base_logger, logger)
 
@@ -149,9 +149,7 @@ class ColorFormatter(logging.Formatter):
             return super().format(record)
         message, args = record.msg, record.args
         try:
-            # The whole line keeps its form; only the message is coloured.
-            record.msg, record.args = str(paint(record.getMessage())), None
-            return super().format(record)
+            return str(paint(super().format(record)))
         except Exception as exc:
             record.msg = f'<Unrepresentable {type(message)!r}: {exc!r}>'
             record.args = None
@@ -194,7 +192,7 @@ class LoggingProxy:
         handler.handleError = handle_error  # type: ignore[method-assign]
 
     def write(self, data: str | bytes) -> int:
-        """Log *data*, a line each; return its length."""
+        """Log *data*, if there is more to it than ends of lines; return its length."""
         if _in_sighandler.get():
             # The handler may have interrupted a thread that holds the log's lock.
             print(data, file=sys.__stderr__)
@@ -204,7 +202,8 @@ class LoggingProxy:
         text = data.decode(errors='replace') if isinstance(data, bytes) else data
         self._thread.recurse = True
         try:
-            for line in filter(None, (part.rstrip() for part in text.splitlines())):
+            # One record for what was written at once, as it was written.
+            if line := text.rstrip('\r\n'):
                 self.logger.log(self.loglevel, line)
         finally:
             self._thread.recurse = False

@@ -253,8 +253,9 @@ class MachineHooks:
         if signals.task_received.receivers:
             signals.task_received.send(sender=self.machine.consumer, request=Request(job, self.app, self.machine.hostname))
         if strategy_log.isEnabledFor(logging.INFO):
-            name = job.headers().get("shadow") or job.name
-            data = {"id": job.id, "name": name}
+            headers = job.headers()
+            data = {"id": job.id, "name": headers.get("shadow") or job.name, "args": headers.get("argsrepr"),
+                    "kwargs": headers.get("kwargsrepr"), "eta": headers.get("eta")}
             strategy_log.info(LOG_RECEIVED, data, extra={"data": data})
 
     def accepted(self, job: _core.Job) -> None:

@@ -12,7 +12,7 @@ from celery.signals import after_setup_logger, after_setup_task_logger
 app = Celery("rows_logging", broker=os.environ["FLEET_BROKER"], backend=os.environ["FLEET_BACKEND"])
 app.conf.update(
     task_default_queue=os.environ["FLEET_QUEUE"], result_expires=600, broker_connection_retry_on_startup=True,
-    worker_redirect_stdouts=False, worker_send_task_events=True, task_send_sent_event=True,
+    worker_redirect_stdouts=False, task_send_sent_event="ROWS_EVENTS" in os.environ,
 )
 
 own = logging.getLogger("a_project_of_ours")

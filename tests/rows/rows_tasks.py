@@ -654,3 +654,86 @@ def logging_redirects(self, x, y):
         return [x + y, level]
     finally:
         sys.stdout, sys.stderr = old_outs
+
+
+@app.task(typing=False)
+def arguments_unchecked(x, y):
+    return x + y
+
+
+@app.task
+def arguments_charge(account, card, amount=0):
+    return [card, amount]
+
+
+@app.task(bind=True, max_retries=2, default_retry_delay=0)
+def retrying_always(self, path):
+    _mark(path)
+    raise self.retry(exc=OSError("still closed"))
+
+
+@app.task(bind=True, max_retries=1, default_retry_delay=0)
+def retrying_until_exceeded(self, path, key=None):
+    _mark(path)
+    raise self.retry()
+
+
+@app.task(bind=True)
+def retrying_limit_of_the_call(self, path):
+    _mark(path)
+    raise self.retry(countdown=0, max_retries=4, exc=OSError("no"))
+
+
+@app.task(bind=True, max_retries=None, default_retry_delay=0)
+def retrying_for_ever(self, path):
+    _mark(path)
+    if self.request.retries < 6:
+        self.retry()
+    return self.request.retries
+
+
+@app.task(bind=True)
+def retrying_in_a_while(self):
+    try:
+        raise ValueError("not now")
+    except ValueError as exc:
+        raise self.retry(exc=exc, countdown=30)
+
+
+@app.task(bind=True)
+def retrying_code_after(self, path):
+    if self.request.retries == 0:
+        self.retry(countdown=0)
+        _mark(path)
+    return self.request.retries
+
+
+@app.task(bind=True)
+def retrying_without_throw(self, path):
+    _mark(path)
+    if self.request.retries == 0:
+        found = self.retry(countdown=1.5, throw=False)
+        return type(found).__name__
+    return "second run"
+
+
+@app.task(bind=True)
+def retrying_with_others(self, x, y=0):
+    if self.request.retries == 0:
+        raise self.retry(args=(x * 10,), kwargs={"y": y + 1}, countdown=0)
+    return [x, y, self.request.id]
+
+
+@app.task(bind=True)
+def retrying_same_queue(self):
+    if self.request.retries == 0:
+        raise self.retry(countdown=0)
+    return {name: self.request.get(name) for name in REQUEST_ATTRIBUTES}
+
+
+@app.task(bind=True)
+def retrying_given_chained(self):
+    try:
+        raise KeyError("current")
+    except KeyError:
+        raise self.retry(exc=ValueError("given"), max_retries=0)

@@ -1,4 +1,4 @@
-"""Tasks of a worker that accepts every serializer, one of the project's own, and has two queues (C-090..C-141)."""
+"""Tasks of a worker that accepts every serializer, one of the project's own, and has two queues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calling guide, the calling API (C-001..C-015; FEATURES §1.20)."""
+"""Calling guide, the calling API (FEATURES §1.20)."""
 
 from __future__ import annotations
 

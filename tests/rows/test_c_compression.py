@@ -1,4 +1,4 @@
-"""Calling guide, compression (C-110..C-121; FEATURES §1.27).
+"""Calling guide, compression (FEATURES §1.27).
 
 C-120: the setting result_compression exists and no store uses it.
 """
@@ -6,11 +6,14 @@ C-120: the setting result_compression exists and no store uses it.
 from __future__ import annotations
 
 import bz2
+import importlib.metadata
 import json
 import lzma
+import tomllib
 import zlib
 
 import pytest
+from fleet import ROOT
 from kombu import compression
 
 CODECS = {
@@ -107,3 +110,12 @@ def test_c119_retry(formats, box):
 
 def test_c120_result_compression_is_a_setting(box):
     assert box.app.conf.result_compression is None
+
+
+def test_c121_extras(impl):
+    """`pip install pyceleryc[msgpack]` and so on; lzma needs nothing but a Python built with it."""
+    if impl == "celery":
+        extras = set(importlib.metadata.metadata(impl).get_all("Provides-Extra")) | {"lzma"}
+    else:
+        extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    assert extras >= {"brotli", "lzma", "msgpack", "yaml", "zstd"}

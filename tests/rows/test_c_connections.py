@@ -1,4 +1,4 @@
-"""Calling guide, connections (C-130..C-135; FEATURES §1.28)."""
+"""Calling guide, connections (FEATURES §1.28)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Calling guide, ETA, countdown and expiration (C-050..C-065; FEATURES §1.23, §1.24).
-
-C-056 (not for the far future) is guidance; see docs.
-"""
+"""Calling guide, ETA, countdown and expiration (FEATURES §1.23, §1.24)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calling guide, linking: callbacks and errbacks (C-020..C-032; FEATURES §1.21)."""
+"""Calling guide, linking: callbacks and errbacks (FEATURES §1.21)."""
 
 from __future__ import annotations
 

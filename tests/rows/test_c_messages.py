@@ -1,4 +1,4 @@
-"""Calling guide, on_message (C-040..C-044; FEATURES §1.22)."""
+"""Calling guide, on_message (FEATURES §1.22)."""
 
 from __future__ import annotations
 

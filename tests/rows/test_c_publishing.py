@@ -1,4 +1,4 @@
-"""Calling guide, retries of sending and connection errors (C-070..C-081; FEATURES §1.25)."""
+"""Calling guide, retries of sending and connection errors (FEATURES §1.25)."""
 
 from __future__ import annotations
 

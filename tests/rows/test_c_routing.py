@@ -1,4 +1,4 @@
-"""Calling guide, routing and results (C-140..C-149; FEATURES §1.29)."""
+"""Calling guide, routing and results (FEATURES §1.29)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calling guide, serializers (C-090..C-105; FEATURES §1.26)."""
+"""Calling guide, serializers (FEATURES §1.26)."""
 
 from __future__ import annotations
 

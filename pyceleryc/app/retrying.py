@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from pyceleryc import canvas
 from pyceleryc.exceptions import (
@@ -83,8 +83,8 @@ class Retrying:
         limit = self.max_retries if max_retries is None else max_retries
         if max_retries is not None:
             self.override_max_retries = max_retries
-        if request.called_directly:
-            self._raise_instead(exc)
+        if request.called_directly:  # as a function: there is nothing to retry (T-141)
+            _raise_from_current(exc or Retry('Task can be retried', None))
         if not eta and countdown is None:
             countdown = self.default_retry_delay
         sig = self.signature_from_request(
@@ -99,21 +99,9 @@ class Retrying:
             raise outcome
         return outcome
 
-    def _raise_instead(self, exc: BaseException | None) -> None:
-        """Called as a function there is nothing to retry: raise what went wrong (T-141)."""
-        current = sys.exc_info()[1]
-        if current is not None and (exc is None or exc is current):
-            raise current
-        if current is not None and exc is not None:
-            raise exc from current
-        raise exc or Retry('Task can be retried', None)
-
     def _give_up(self, request: Any, sig: Any, exc: BaseException | None) -> None:
         if exc is not None:
-            current = sys.exc_info()[1]
-            if current is None or current is exc:
-                raise exc
-            raise exc from current
+            _raise_from_current(exc)
         raise MaxRetriesExceededError(
             f"Can't retry {self.name}[{request.id}] args:{sig.args} kwargs:{sig.kwargs}",
             task_args=sig.args, task_kwargs=sig.kwargs)
@@ -185,3 +173,11 @@ class Retrying:
         result = sig.freeze()
         self.backend.add_to_chord(request.group, result)
         return sig if lazy else sig.delay()
+
+
+def _raise_from_current(exc: BaseException) -> NoReturn:
+    """Raise *exc*, with what is being handled as its cause (X7)."""
+    current = sys.exc_info()[1]
+    if current is None or current is exc:
+        raise exc
+    raise exc from current

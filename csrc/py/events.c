@@ -26,27 +26,38 @@ py_worker_report(py_worker *self)
     PyErr_WriteUnraisable(self->hooks);
 }
 
-PyObject *
-py_worker_call(py_worker *self, const char *name, const char *format, ...)
+/* Calls hooks.<name>(*args); reports what it raises. */
+static PyObject *
+apply(py_worker *self, const char *name, PyObject *args)
 {
-    va_list args;
-
     if (self->hooks == NULL) {  // the collector took them; the machine is being freed
         return NULL;
     }
-    va_start(args, format);
-    PyObject *packed = Py_VaBuildValue(format, args);
-    va_end(args);
-    PyObject *method = packed == NULL ? NULL : PyObject_GetAttrString(self->hooks, name);
-    PyObject *result = method == NULL ? NULL : PyObject_Call(method, packed, NULL);
+    PyObject *method = PyObject_GetAttrString(self->hooks, name);
+    PyObject *result = method == NULL ? NULL : PyObject_Call(method, args, NULL);
     Py_XDECREF(method);
-    Py_XDECREF(packed);
     if (result == NULL) {
         py_worker_report(self);
     }
     return result;
 }
 
+PyObject *
+py_worker_call(py_worker *self, const char *name, const char *format, ...)
+{
+    va_list values;
+
+    va_start(values, format);
+    PyObject *args = Py_VaBuildValue(format, values);
+    va_end(values);
+    if (args == NULL) {
+        py_worker_report(self);
+        return NULL;
+    }
+    PyObject *result = apply(self, name, args);
+    Py_DECREF(args);
+    return result;
+}
 static PyObject *
 text(const char *value)
 {
@@ -86,32 +97,44 @@ down(void *ctx, const pc_err *why, int attempt, double next_try)
     PyGILState_Release(gil);
 }
 
+/* Calls hooks.<name>(view, *extra). Takes over `extra`, a tuple (NULL: it could not be made). */
 static void
-tell_job(py_worker *self, const char *name, const pc_job *job)
+tell_job(py_worker *self, const char *name, const pc_job *job, PyObject *extra)
 {
-    PyGILState_STATE gil = PyGILState_Ensure();
-    PyObject *view = py_job_new(self->state, job);
+    PyObject *view = extra == NULL ? NULL : py_job_new(self->state, job);
+    PyObject *first = view == NULL ? NULL : PyTuple_Pack(1, view);
+    PyObject *args = first == NULL ? NULL : PySequence_Concat(first, extra);
 
-    if (view == NULL) {
+    if (args == NULL) {
         py_worker_report(self);
     } else {
-        Py_XDECREF(py_worker_call(self, name, "(O)", view));
-        py_job_detach(view);
-        Py_DECREF(view);
+        Py_XDECREF(apply(self, name, args));
     }
-    PyGILState_Release(gil);
+    if (view != NULL) {
+        py_job_detach(view);
+    }
+    Py_XDECREF(args);
+    Py_XDECREF(first);
+    Py_XDECREF(view);
+    Py_XDECREF(extra);
 }
 
 static void
 received(void *ctx, pc_job *job)
 {
-    tell_job(ctx, "received", job);
+    PyGILState_STATE gil = PyGILState_Ensure();
+
+    tell_job(ctx, "received", job, PyTuple_New(0));
+    PyGILState_Release(gil);
 }
 
 static void
 accepted(void *ctx, pc_job *job)
 {
-    tell_job(ctx, "accepted", job);
+    PyGILState_STATE gil = PyGILState_Ensure();
+
+    tell_job(ctx, "accepted", job, PyTuple_New(0));
+    PyGILState_Release(gil);
 }
 
 static pc_settle
@@ -143,18 +166,10 @@ static void
 lost(void *ctx, pc_job *job, pc_lost why, const char *how, bool requeued)
 {
     static const char *const kinds[] = {"died", "hard_limit", "terminated"};
-    py_worker *self = ctx;
+    const char *kind = job->cancelled ? "cancelled" : kinds[why];
     PyGILState_STATE gil = PyGILState_Ensure();
-    PyObject *view = py_job_new(self->state, job);
 
-    if (view == NULL) {
-        py_worker_report(self);
-    } else {
-        const char *kind = job->cancelled ? "cancelled" : kinds[why];
-        Py_XDECREF(py_worker_call(self, "lost", "(OssO)", view, kind, how, requeued ? Py_True : Py_False));
-        py_job_detach(view);
-        Py_DECREF(view);
-    }
+    tell_job(ctx, "lost", job, Py_BuildValue("(ssO)", kind, how, requeued ? Py_True : Py_False));
     PyGILState_Release(gil);
 }
 
@@ -162,34 +177,18 @@ static void
 revoked(void *ctx, pc_job *job, pc_revoked why)
 {
     static const char *const kinds[] = {"expired", "revoked", "terminated"};
-    py_worker *self = ctx;
     PyGILState_STATE gil = PyGILState_Ensure();
-    PyObject *view = py_job_new(self->state, job);
 
-    if (view == NULL) {
-        py_worker_report(self);
-    } else {
-        Py_XDECREF(py_worker_call(self, "revoked", "(Os)", view, kinds[why]));
-        py_job_detach(view);
-        Py_DECREF(view);
-    }
+    tell_job(ctx, "revoked", job, Py_BuildValue("(s)", kinds[why]));
     PyGILState_Release(gil);
 }
 
 static void
 soft_limit(void *ctx, pc_job *job, double seconds)
 {
-    py_worker *self = ctx;
     PyGILState_STATE gil = PyGILState_Ensure();
-    PyObject *view = py_job_new(self->state, job);
 
-    if (view == NULL) {
-        py_worker_report(self);
-    } else {
-        Py_XDECREF(py_worker_call(self, "soft_limit", "(Od)", view, seconds));
-        py_job_detach(view);
-        Py_DECREF(view);
-    }
+    tell_job(ctx, "soft_limit", job, Py_BuildValue("(d)", seconds));
     PyGILState_Release(gil);
 }
 
@@ -206,17 +205,9 @@ cancelled(void *ctx, const char *queue)
 static void
 store_failed(void *ctx, pc_job *job, const pc_err *why)
 {
-    py_worker *self = ctx;
     PyGILState_STATE gil = PyGILState_Ensure();
-    PyObject *view = py_job_new(self->state, job);
 
-    if (view == NULL) {
-        py_worker_report(self);
-    } else {
-        Py_XDECREF(py_worker_call(self, "store_failed", "(ON)", view, text(why->msg)));
-        py_job_detach(view);
-        Py_DECREF(view);
-    }
+    tell_job(ctx, "store_failed", job, Py_BuildValue("(N)", text(why->msg)));
     PyGILState_Release(gil);
 }
 

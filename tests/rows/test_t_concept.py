@@ -86,8 +86,15 @@ def test_t002_name_in_the_message(outbox: Any) -> None:
     assert message.payload[0] == [2, 2]
 
 
-def test_t003_killed_worker_gives_its_messages_back(running: Any, side: Any, tmp_path: Path) -> None:
-    queue = f"{running.queue}-t003"
+@pytest.fixture
+def queue(running: Any) -> Iterator[str]:
+    """The name of a queue for one test."""
+    name = f"{running.queue}-{uuid.uuid4().hex[:8]}"
+    yield name
+    _delete(running, name)
+
+
+def test_t003_killed_worker_gives_its_messages_back(running: Any, side: Any, queue: str, tmp_path: Path) -> None:
     env, path = {**running.env, "FLEET_QUEUE": queue}, tmp_path / "runs"
     with side.worker(env, "-c", "1", "-n", f"{queue}@first") as first:
         result = running.tasks.concept_outlives.apply_async((str(path),), queue=queue)
@@ -96,7 +103,6 @@ def test_t003_killed_worker_gives_its_messages_back(running: Any, side: Any, tmp
     with side.worker(env, "-c", "1", "-n", f"{queue}@second"):
         assert result.get(timeout=20) is True
     assert len(marks(path)) == 2
-    _delete(running, queue)
 
 
 def test_t004_prefetch_count(running: Any) -> None:
@@ -163,9 +169,8 @@ def test_t010_time_limit_replaces_the_process(running: Any, own: Any, tmp_path: 
 
 
 @pytest.mark.parametrize("strategy", ["default", "fair"])
-def test_t011_long_task_blocks_no_other(running: Any, side: Any, own: Any, tmp_path: Path, strategy: str) -> None:
+def test_t011_long_task_blocks_no_other(running: Any, side: Any, queue: str, tmp_path: Path, strategy: str) -> None:
     """With two processes and one of them busy, all others go to the free one (X10: both names mean fair)."""
-    queue = f"{running.queue}-{strategy}"
     with side.worker({**running.env, "FLEET_QUEUE": queue}, "-c", "2", "-O", strategy, "-n", f"{queue}@here"):
         with holding(tmp_path) as hold:
             long = running.tasks.concept_holds.apply_async((str(hold),), queue=queue)
@@ -173,4 +178,3 @@ def test_t011_long_task_blocks_no_other(running: Any, side: Any, own: Any, tmp_p
             assert [one.get(timeout=20) for one in short] == [2 * n for n in range(6)]
             assert not long.ready()
         long.get(timeout=20)
-    _delete(running, queue)

@@ -15,6 +15,7 @@ from pyceleryc._state import (
     push_current_task,
 )
 from pyceleryc.app.base import Celery
+from pyceleryc.app.options import check_function
 from pyceleryc.app.utils import AppPickler
 from pyceleryc.local import Proxy
 
@@ -38,6 +39,7 @@ def shared_task(*args: Any, **kwargs: Any) -> Any:
     It returns a proxy to the task of the current app.  Options are those of ``app.task``.
     """
     def decorate(fun: Callable[..., Any], **options: Any) -> Any:
+        check_function(fun, options)
         name = options.get('name')
         connect_on_app_finalize(lambda app: app._task_from_fun(fun, **options))
         for app in _state._get_active_apps():

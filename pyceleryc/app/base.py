@@ -30,6 +30,7 @@ from pyceleryc.app.annotations import prepare as prepare_annotations
 from pyceleryc.app.autoretry import add_autoretry_behaviour
 from pyceleryc.app.configuring import Configuring
 from pyceleryc.app.connections import Connections
+from pyceleryc.app.options import check_function, warn_of_other
 from pyceleryc.app.periodic import Periodic
 from pyceleryc.app.registry import TaskRegistry
 from pyceleryc.app.sending import Sending
@@ -216,12 +217,13 @@ class Celery(Configuring, Connections, Periodic, Sending):
             filter: Any = None,  # noqa: A002  the public name
             **options: Any,
         ) -> Any:
+            check_function(fun, options)
             if shared:
                 connect_on_app_finalize(lambda app: app._task_from_fun(fun, **options))
             if not lazy or self.finalized:
-                made = self._task_from_fun(fun, **options)
+                made = self._own_task(fun, **options)
             else:
-                made = PromiseProxy(self._task_from_fun, (fun,), options, __doc__=fun.__doc__)
+                made = PromiseProxy(self._own_task, (fun,), options, __doc__=fun.__doc__)
                 self._pending.append(made)
             return filter(made) if filter else made
 
@@ -232,6 +234,9 @@ class Celery(Configuring, Connections, Periodic, Sending):
                 raise TypeError('argument 1 to @task() must be a callable')
             return decorate(args[0], **opts)
         return lambda fun: decorate(fun, **opts)
+
+    def _own_task(self, fun: Any, **options: Any) -> Any:
+        return warn_of_other(self._task_from_fun(fun, **options), fun)
 
     def _task_from_fun(
         self, fun: Any, name: str | None = None, base: Any = None, bind: bool = False,

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from pyceleryc import canvas
+from pyceleryc.app.options import check_retry
 from pyceleryc.exceptions import (
     Ignore,
     ImproperlyConfigured,
@@ -78,6 +79,7 @@ class Retrying:
         :raises Retry: always, if not *throw* is False.
         :raises MaxRetriesExceededError: there are no retries left and *exc* is not given.
         :raises Reject: the new message could not be sent (T-143).
+        :raises TypeError: *countdown*, *eta* or *max_retries* is something else.
         """
         request = self.request
         limit = self.max_retries if max_retries is None else max_retries
@@ -85,6 +87,7 @@ class Retrying:
             self.override_max_retries = max_retries
         if request.called_directly:  # as a function: there is nothing to retry (T-141)
             _raise_from_current(exc or Retry('Task can be retried', None))
+        check_retry(self.name or '', countdown=countdown, eta=eta, max_retries=max_retries)
         if not eta and countdown is None:
             countdown = self.default_retry_delay
         sig = self.signature_from_request(

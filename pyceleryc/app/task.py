@@ -13,6 +13,7 @@ from pyceleryc._state import _task_stack, current_app
 from pyceleryc.app.annotations import resolve_all as resolve_all_annotations
 from pyceleryc.app.context import Context
 from pyceleryc.app.messages import check_shape
+from pyceleryc.app.options import check_task
 from pyceleryc.app.registry import _unpickle_task_v2
 from pyceleryc.app.retrying import Retrying
 from pyceleryc.app.utils import appstr
@@ -126,6 +127,7 @@ class Task(Retrying):
             cls.request_stack = LocalStack()
         if not was_bound:
             cls.annotate()
+            check_task(cls)
         cls.on_bound(app)
         return app
 
@@ -153,12 +155,13 @@ class Task(Retrying):
 
     @classmethod
     def add_around(cls, attr: str, around: Callable[..., Any]) -> None:
-        """Replace the method *attr* by *around*; what it was is ``around.__wrapped__``."""
-        original = getattr(cls, attr)
-        while getattr(original, '__wrapped__', None) is not None:
-            original = original.__wrapped__
-        around.__wrapped__ = original  # type: ignore[attr-defined]
-        setattr(cls, attr, around)
+        """Replace the method *attr* by ``around(method)``, as a decorator does."""
+        method = getattr(cls, attr)
+        # A base class may have been annotated, too: once is enough.
+        original = getattr(method, '_annotated', method)
+        replaced = around(original)
+        replaced.__wrapped__ = replaced._annotated = original
+        setattr(cls, attr, replaced)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Options are set now and then, tasks are sent all the time: see shortcut.py.
@@ -259,7 +262,9 @@ class Task(Retrying):
     ) -> Any:
         app = self._get_app()
         if not self.limits_are_sane():
-            raise ValueError('soft_time_limit must be less than or equal to time_limit')
+            raise ValueError(
+                f'task {self.name!r}: soft_time_limit ({self.soft_time_limit}) must be less than '
+                f'or equal to time_limit ({self.time_limit})')
         if self.typing and self.__header__ is not None:
             self.__header__(*(args or ()), **(kwargs or {}))
         options = {**self.exec_options(), **options}

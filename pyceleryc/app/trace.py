@@ -42,6 +42,11 @@ STATE_INDEX = {name: index for index, name in enumerate(_core.STATES)}
 Outcome = tuple[int, bytes | None, int]
 
 
+def state_of(outcome: Outcome) -> str:
+    """The name of the state that a hook has decided on."""
+    return _core.STATES[outcome[0]]
+
+
 class trace_ret(NamedTuple):
     """What the callable made by build_tracer returns."""
 
@@ -279,6 +284,8 @@ class Hooks:
     # --- log ----------------------------------------------------------------------------------------------------------
 
     def log_success(self, task: Task, request: Context, retval: Any, runtime: float) -> None:
+        if not logger.isEnabledFor(logging.INFO):
+            return
         text = saferepr(retval, maxlen=task.resultrepr_maxsize)
         data = {"id": request.id, "name": request.shadow or task.name, "return_value": text, "runtime": runtime,
                 "args": request.argsrepr or saferepr(request.args), "kwargs": request.kwargsrepr or saferepr(request.kwargs)}
@@ -329,10 +336,11 @@ class EagerHooks(Hooks):
 
 # --- tracers ----------------------------------------------------------------------------------------------------------
 
-def task_flags(app: Celery, task: Task) -> int:
-    """What the core has to ask Python for when it runs this task."""
+def task_flags(app: Celery, task: Task, events: bool = False) -> int:
+    """What the core has to ask Python for when it runs this task; `events`: they are wanted of it."""
+    events = events and bool(task.send_events)
     conf, loader = app.conf, app.loader
-    enter = (signals.task_prerun.receivers or task.track_started or _overrides(task, "before_start")
+    enter = (events or signals.task_prerun.receivers or task.track_started or _overrides(task, "before_start")
              or _loader_overrides(loader, "on_task_init"))
     slow = (_overrides(task, "on_success") or signals.task_success.receivers or conf.result_extended
             or conf.result_serializer != "json" or not _core_stores(app, task))
@@ -342,7 +350,7 @@ def task_flags(app: Celery, task: Task) -> int:
     flags = _core.TASK_ENTER if enter else 0
     flags |= _core.TASK_SUCCESS if slow else 0
     flags |= _core.TASK_LEAVE if leave else 0
-    flags |= _core.TASK_LOG if logger.isEnabledFor(logging.INFO) else 0
+    flags |= _core.TASK_LOG if events or logger.isEnabledFor(logging.INFO) else 0
     flags |= _core.TASK_IGNORE_RESULT if task.ignore_result else 0
     flags |= _core.TASK_CUSTOM_CALL if task_has_custom(task, "__call__") else 0
     flags |= _core.TASK_COROUTINE if inspect.iscoroutinefunction(inspect.unwrap(task.run)) else 0
@@ -367,16 +375,16 @@ def task_has_custom(task: Task, attr: str) -> bool:
     return _overrides(task, attr)
 
 
-def register_all(app: Celery, tracer: _core.Tracer) -> None:
-    """Makes all tasks known, with the signals and settings of this moment."""
+def register_all(app: Celery, tracer: _core.Tracer, events: bool = False) -> None:
+    """Makes all tasks known, with the signals and settings of this moment; `events`: they are wanted of tasks."""
     for name, task in app.tasks.items():
-        tracer.register(name, task, task.run, task.request_stack, task_flags(app, task))
+        tracer.register(name, task, task.run, task.request_stack, task_flags(app, task, events))
 
 
-def make_tracer(app: Celery, hostname: str, hooks: Hooks) -> _core.Tracer:
+def make_tracer(app: Celery, hostname: str, hooks: Hooks, events: bool = False) -> _core.Tracer:
     tracer = _core.Tracer(hooks, Context, hostname, app.conf.enable_utc and not app.conf.timezone,
                           _state._task_stack)
-    register_all(app, tracer)
+    register_all(app, tracer, events)
     return tracer
 
 
@@ -403,6 +411,7 @@ def eager_trace(task: Task, request: Context, args: Sequence[Any], kwargs: Mappi
     With `throw` an exception that ends the task is raised instead."""
     tracer = _eager_tracer(task.app)
     flags = _EAGER_FLAGS
+    flags |= _core.TASK_LOG if logger.isEnabledFor(logging.INFO) else 0
     if task_has_custom(task, "__call__"):
         flags |= _core.TASK_CUSTOM_CALL
     if inspect.iscoroutinefunction(inspect.unwrap(task.run)):

@@ -113,6 +113,16 @@ def retries_all(self, kind):
     raise {"ignore": Ignore(), "reject": Reject("no", requeue=False), "error": KeyError("k")}[kind]
 
 
+@app.task(bind=True)
+def retries_badly(self):
+    raise self.retry(countdown="soon")
+
+
+@app.task(rate_limit="5/s")
+def paced():
+    return time.time()
+
+
 @app.task(bind=True, autoretry_for=(FailWhaleError,), retry_backoff=True, retry_jitter=False, max_retries=1)
 def backs_off(self):
     note(self.request.id, time.time())

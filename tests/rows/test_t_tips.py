@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from typing import Any
 
 import pytest
@@ -123,6 +125,30 @@ def test_t348_sent_when_the_transaction_is_committed(box: Any) -> None:
     assert box.take().args == ["before"]
     transaction.commit()
     assert box.take().args == [7]
+
+
+def test_t348_base_class_for_django(box: Any, monkeypatch: Any) -> None:
+    """Where Django is not installed a module of that name stands for it."""
+    transaction = Transaction()
+    django, db, module = (types.ModuleType(name) for name in ("django", "django.db", "django.db.transaction"))
+    module.on_commit = db.on_commit = transaction.on_commit  # type: ignore[attr-defined]
+    django.db, db.transaction = db, module  # type: ignore[attr-defined]
+    for made in (django, db, module):
+        monkeypatch.setitem(sys.modules, made.__name__, made)
+    from celery.contrib.django.task import DjangoTask
+
+    @box.app.task(shared=False, name="tips.in_django", base=DjangoTask)
+    def in_django(article_id: int) -> None:
+        """Would find the article."""
+
+    assert in_django.delay_on_commit(1) is None
+    assert in_django.apply_async_on_commit((2,), countdown=50) is None
+    in_django.delay("before")
+    assert box.take().args == ["before"]
+    transaction.commit()
+    assert box.take().args == [1]
+    later = box.take()
+    assert (later.args, later.headers["eta"] is not None) == ([2], True)
 
 
 def test_t349_broker_without_a_host() -> None:

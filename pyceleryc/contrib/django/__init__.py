@@ -1,0 +1,1 @@
+"""For projects that use Django."""

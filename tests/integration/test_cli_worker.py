@@ -392,7 +392,7 @@ def test_broker_down_is_tried_again_until_term(worker: Start) -> None:
     command = worker(BROKER=f"amqp://guest:guest@127.0.0.1:{brokers.free_port()}//", BACKEND="rpc://")
     line = command.wait_for("Cannot connect to amqp://guest:**@127.0.0.1")
     assert "ERROR/MainProcess" in line
-    assert re.match(r"Trying again in \d\.\d\d seconds\.\.\. \(1/100\)", command.wait_for("Trying again"))
+    assert re.match(r"Trying again in \d\.\d\d seconds\.\.\. \(1/800\)", command.wait_for("Trying again"))
     command.wait_for("(2/100)")
     command.send(signal.SIGTERM)
     assert command.end(10) == 0

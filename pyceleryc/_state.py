@@ -41,6 +41,12 @@ _memory_hub: Any = None
 
 #: Publishers that the process must care for when it forks or ends (app/publisher.py).
 publishers: weakref.WeakSet[Any] = weakref.WeakSet()
+#: Commands that workers obey, and what is known about them (worker/panel.py).
+remote_commands: dict[str, Callable[..., Any]] = {}
+remote_command_infos: dict[str, Any] = {}
+#: Workers of this process, for the names of celery.worker.state (worker/state.py).
+machines: weakref.WeakSet[Any] = weakref.WeakSet()
+worker_sets: dict[str, Any] = {}
 #: Clients of result stores, by their configuration (backends/core.py).
 result_clients: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 

@@ -9,13 +9,15 @@ from kombu import Queue
 from kombu.utils.url import parse_url
 
 from pyceleryc import _core, _state
+from pyceleryc.app.redis_driver import redis_config
 from pyceleryc.exceptions import ImproperlyConfigured
 
-__all__ = ('broker_urls', 'broker_config', 'queue_config', 'scheme_of')
+__all__ = ('broker_urls', 'broker_config', 'queue_config', 'scheme_of', 'has_fanout')
 
 DEFAULT_URL = 'amqp://'
 #: Names of kombu's transports for the driver that we call ``amqp``.
-_ALIASES = {'pyamqp': 'amqp', 'librabbitmq': 'amqp', 'amqps': 'amqps', '': 'amqp'}
+_ALIASES = {'pyamqp': 'amqp', 'librabbitmq': 'amqp', 'amqps': 'amqps', '': 'amqp',
+            'rediss': 'redis', 'redis+socket': 'redis'}
 #: How long a publish may wait for room, the connection or a confirm; seconds (D16).
 PUBLISH_TIMEOUT = 30.0
 #: Keys of ``broker_use_ssl`` and what the core calls them.
@@ -41,6 +43,15 @@ def scheme_of(url: str) -> str:
     return _ALIASES.get(scheme, scheme)
 
 
+#: Brokers of our own that cannot say one thing to many; kombu's transports all can, in a way.
+_WITHOUT_FANOUT = frozenset({'sqlite', 'memory'})
+
+
+def has_fanout(url: Any) -> bool:
+    """Tell whether remote control and events are possible with the broker at *url*."""
+    return scheme_of(broker_urls(url)[0]) not in _WITHOUT_FANOUT
+
+
 def broker_config(conf: Any, url: str, role: str = 'write') -> dict[str, Any] | None:
     """Return the configuration of ``_core.Producer`` (or Worker) for *url*.
 
@@ -61,7 +72,9 @@ def broker_config(conf: Any, url: str, role: str = 'write') -> dict[str, Any] | 
         'heartbeat': float(conf.broker_heartbeat or 0) if role == 'read' else 0.0,
         'client_name': str(options.get('client_name', 'pyceleryc')),
     }
-    if scheme == 'memory':
+    if scheme == 'redis':
+        config.update(redis_config(conf, url))
+    elif scheme == 'memory':
         config['hub'] = _state.get_memory_hub()
     elif scheme == 'sqlite':
         config['vhost'] = _database_path(url)

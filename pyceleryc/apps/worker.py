@@ -15,6 +15,7 @@ from typing import Any
 
 from pyceleryc import __version__, signals
 from pyceleryc.app.utils import appstr
+from pyceleryc.beat import EmbeddedService
 from pyceleryc.exceptions import WorkerTerminate
 from pyceleryc.platforms import (
     Pidfile,
@@ -60,6 +61,7 @@ class Worker(WorkController):
     :param redirect_stdouts: whether prints are logged, at *redirect_stdouts_level* (settings ``worker_redirect_*``).
     :param no_color: True leaves colours out; None decides by terminal.
     :param quiet: True leaves the banner out.
+    :param beat: run beat in a process of its own, with *schedule_filename* and *scheduler*.
 
     The other parameters are those of WorkController.
 
@@ -70,6 +72,7 @@ class Worker(WorkController):
         self, app: Any = None, hostname: str | None = None, *, loglevel: Any = 'WARNING',
         logfile: str | None = None, pidfile: str | None = None, redirect_stdouts: bool | None = None,
         redirect_stdouts_level: Any = None, no_color: bool | None = None, quiet: bool = False,
+        beat: bool = False, schedule_filename: str | None = None, scheduler: Any = None,
         **kwargs: Any,
     ) -> None:
         self.loglevel = mlevel(loglevel)
@@ -78,6 +81,8 @@ class Worker(WorkController):
         self._redirect = (redirect_stdouts, redirect_stdouts_level)
         self.colorize = False if no_color else None
         self.quiet = quiet
+        self.beat = beat
+        self.schedule_filename, self.scheduler = schedule_filename, scheduler
         #: Set by SIGHUP: the program is to be started again after the shutdown.
         self.restart = False
         self._cold = False
@@ -104,6 +109,23 @@ class Worker(WorkController):
         signals.celeryd_init.send(
             sender=self.hostname, instance=self, conf=self.app.conf, options=self._options)
         check_privileges(self.app.conf.accept_content)
+
+    def start(self) -> None:
+        """Run, with beat beside it if that is wanted."""
+        # Started first: later a fork would copy the worker's connections and handlers.
+        embedded = self._start_beat() if self.beat else None
+        try:
+            super().start()
+        finally:
+            if embedded is not None:
+                embedded.stop()
+
+    def _start_beat(self) -> Any:
+        embedded = EmbeddedService(
+            self.app, schedule_filename=self.schedule_filename,
+            scheduler_cls=self.scheduler or self.app.conf.beat_scheduler)
+        embedded.start()
+        return embedded
 
     def setup_logging(self) -> None:
         """Configure the loggers (T-090..T-096), unless a receiver of ``setup_logging`` does."""
@@ -155,9 +177,17 @@ class Worker(WorkController):
                 ('app', main),
                 ('transport', broker_uri(self.app)),
                 ('results', backend.as_uri() or 'disabled://'),
-                ('concurrency', f'{self.concurrency} ({self.pool_name})'),
-                ('task events', 'OFF'),
+                ('concurrency', self._concurrency()),
+                ('task events', 'ON' if self._events_on() else 'OFF (enable -E to monitor tasks in this worker)'),
             )]
+
+    def _concurrency(self) -> str:
+        bounds = self._machine_options['autoscale']
+        size = f'{{min={bounds[1]}, max={bounds[0]}}}' if bounds else str(self.concurrency)
+        return f'{size} ({self.pool_name})'
+
+    def _events_on(self) -> bool:
+        return self.machine is not None and self.machine.events.enabled
 
     def _task_names(self) -> list[str]:
         names = sorted(self.app.tasks)

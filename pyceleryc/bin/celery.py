@@ -15,7 +15,11 @@ from pyceleryc import SERIES, __version__
 from pyceleryc._state import get_current_app
 from pyceleryc.app.utils import find_app, find_app_error
 from pyceleryc.bin.base import CeleryOption, CLIContext, working_directory
+from pyceleryc.bin.beat import beat
 from pyceleryc.bin.call import call
+from pyceleryc.bin.control import control, inspect, status
+from pyceleryc.bin.events import events
+from pyceleryc.bin.list import list_
 from pyceleryc.bin.purge import purge
 from pyceleryc.bin.report import report
 from pyceleryc.bin.result import result
@@ -141,5 +145,5 @@ def main(ctx: click.Context, app: str | None, workdir: str | None, no_color: boo
 
 
 celery = main
-for _command in (call, purge, report, result, shell, worker):
+for _command in (beat, call, control, events, inspect, list_, purge, report, result, shell, status, worker):
     main.add_command(_command)

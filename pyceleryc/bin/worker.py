@@ -19,22 +19,15 @@ from pyceleryc.bin.base import (
     handle_preload_options,
     not_yet,
 )
+from pyceleryc.bin.detaching import become, mark_detached, start_detached, was_detached
 from pyceleryc.exceptions import ImproperlyConfigured, SecurityError
-from pyceleryc.platforms import (
-    EX_FAILURE,
-    EX_OK,
-    LockFailed,
-    create_pidlock,
-    detached,
-    maybe_drop_privileges,
-)
-from pyceleryc.utils.nodenames import default_nodename, host_format, node_format
+from pyceleryc.platforms import EX_FAILURE, EX_OK, LockFailed
+from pyceleryc.utils.nodenames import default_nodename, host_format
+from pyceleryc.worker.autoscale import autoscale_bounds
 from pyceleryc.worker.machine import POOLS
 
 __all__ = ('worker',)
 
-#: Tells the process that a detached worker becomes that it is one already.
-_DETACHED = '_PYCELERYC_DETACHED'
 COUNT = click.IntRange(min=0)
 #: Errors that say it all: a traceback would only hide them.
 _PLAIN = (ImproperlyConfigured, SecurityError, LockFailed, OSError)
@@ -48,6 +41,13 @@ def _node_name(ctx: click.Context, param: click.Parameter, value: str | None) ->
     try:
         return str(host_format(default_nodename(value)))
     except ValueError as exc:
+        raise click.BadParameter(str(exc), ctx, param) from exc
+
+
+def _autoscale(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    try:
+        return autoscale_bounds(value)
+    except ImproperlyConfigured as exc:
         raise click.BadParameter(str(exc), ctx, param) from exc
 
 
@@ -74,17 +74,21 @@ def _loglevel(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @_option('Queue', '-Q', '--queues', type=COMMA_SEPARATED_LIST, help='Queues to consume, separated by commas.')
 @_option('Queue', '-X', '--exclude-queues', type=COMMA_SEPARATED_LIST, help='Queues not to consume.')
 @_option('Queue', '-I', '--include', type=COMMA_SEPARATED_LIST, help='Further modules to import.')
+@_option('Embedded Beat', '-B', '--beat', is_flag=True,
+         help='Also run beat, in a process of its own.  Of all workers only one may.')
+@_option('Embedded Beat', '-s', '--schedule-filename', '--schedule',
+         help="File of the schedule's last runs; default: the setting beat_schedule_filename.")
+@_option('Embedded Beat', '--scheduler', help='Class of the scheduler, or its short name.')
 @_option('Cluster', '--without-gossip', is_flag=True, expose_value=False, help='Accepted: there is no gossip.')
-@_option('Cluster', '--without-mingle', is_flag=True, expose_value=False, help='Accepted: there is no mingle.')
-@_option('Cluster', '--without-heartbeat', is_flag=True, expose_value=False, help='Accepted: no heartbeat events are sent.')
-@not_yet(['-E', '--task-events', '--events'], 'the worker sends no events', is_flag=True)
-@not_yet(['--heartbeat-interval'], 'the worker sends no events')
-@not_yet(['-S', '--statedb'], 'revoked tasks are not kept across restarts')
-@not_yet(['--autoscale'], 'the pool has a fixed size, set it with --concurrency')
+@_option('Cluster', '--without-mingle', is_flag=True, expose_value=False, help='Accepted: the worker answers those that mingle, and asks nobody.')
+@_option('Cluster', '--without-heartbeat', is_flag=True, help='Send no heartbeat events (they are only sent with -E).')
+@_option('Cluster', '--heartbeat-interval', type=click.FloatRange(min=0), help='Seconds between heartbeat events; default 2.')
+@_option('Worker', '-E', '--task-events', '--events', 'task_events', is_flag=True, default=None,
+         help='Send events about tasks, for monitors; remote control switches them on and off, too.')
+@_option('Worker', '-S', '--statedb', type=click.Path(), help='Keep the ids of revoked tasks in this file; %n, %h are replaced.')
+@_option('Pool', '--autoscale', callback=_autoscale, metavar='MAX,MIN',
+         help='Let the pool grow to MAX processes when there is work, and shrink to MIN.')
 @not_yet(['--disable-prefetch'], 'it is for Redis brokers; --prefetch-multiplier 1 holds the fewest messages', is_flag=True)
-@not_yet(['-B', '--beat'], 'there is no beat, periodic tasks need a scheduler of your own', is_flag=True)
-@not_yet(['-s', '--schedule-filename', '--schedule'], 'there is no beat')
-@not_yet(['--scheduler'], 'there is no beat')
 @click.pass_context
 @handle_preload_options
 def worker(ctx: click.Context, hostname: str, detach: bool, uid: str | None, gid: str | None,
@@ -100,14 +104,9 @@ def worker(ctx: click.Context, hostname: str, detach: bool, uid: str | None, gid
       pyceleryc -A proj worker -P threads -c 50
     """
     _apply_settings(ctx)
-    if os.environ.pop(_DETACHED, None) is None and detach:
-        _detach(ctx.obj, hostname, uid, gid, umask, executable, options)
-    try:
-        if umask is not None:
-            os.umask(umask)
-        maybe_drop_privileges(uid=uid, gid=gid)
-    except (KeyError, ValueError, SecurityError) as exc:
-        raise click.UsageError(str(exc.args[0]), ctx) from exc
+    if not was_detached() and detach:
+        start_detached(ctx.obj, hostname, uid, gid, umask, executable, options)
+    become(ctx, uid, gid, umask)
     ctx.exit(_run(ctx, hostname, options))
 
 
@@ -147,35 +146,5 @@ def _start_again(context: CLIContext, old: Worker) -> None:
         old.pidlock.release()
     sys.__stdout__.flush()
     os.chdir(context.directory)
-    os.environ[_DETACHED] = '1'
+    mark_detached()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def _detach(context: CLIContext, hostname: str, uid: str | None, gid: str | None, umask: int | None,
-            executable: str | None, options: dict[str, Any]) -> None:
-    """Go to the background and start anew there: threads and connections of imports do not survive a fork."""
-    logfile, pidfile = (_absolute(options[name], hostname) for name in ('logfile', 'pidfile'))
-    python = executable or sys.executable
-    _check_detached(python, uid, gid, logfile, pidfile)
-    with detached(logfile, pidfile, uid, gid, 0o022 if umask is None else umask, context.directory,
-                  fake=bool(os.environ.get('C_FAKEFORK'))):
-        os.environ[_DETACHED] = '1'
-        os.execv(python, [python, '-m', 'pyceleryc', *context.argv])
-
-
-def _check_detached(python: str, uid: str | None, gid: str | None, logfile: str | None, pidfile: str | None) -> None:
-    """Find out what would go wrong in the background, while somebody can see it."""
-    try:
-        maybe_drop_privileges(uid=uid, gid=gid)
-        if logfile:
-            open(logfile, 'a').close()
-        if pidfile:
-            create_pidlock(pidfile).release()
-    except (KeyError, OSError, LockFailed, SecurityError) as exc:
-        raise click.ClickException(f'cannot detach: {exc}') from exc
-    if not os.access(python, os.X_OK):
-        raise click.ClickException(f'cannot detach: {python} cannot be run by this user; name another with --executable')
-
-
-def _absolute(path: str | None, hostname: str) -> str | None:
-    return None if path is None else os.path.abspath(str(node_format(path, hostname)))

@@ -24,7 +24,7 @@ from kombu.utils.url import maybe_sanitize_url
 from pyceleryc import _core, _state, signals
 from pyceleryc.app.drivers import broker_urls, scheme_of
 from pyceleryc.app.context import Context
-from pyceleryc.app.trace import LOG_RECEIVED, Hooks, make_tracer, register_all
+from pyceleryc.app.trace import LOG_RECEIVED, Hooks, make_tracer
 from pyceleryc.exceptions import (
     ImproperlyConfigured,
     NotRegistered,
@@ -34,7 +34,10 @@ from pyceleryc.exceptions import (
     WorkerLostError,
 )
 from pyceleryc.utils.time import rate
+from pyceleryc.utils.saferepr import saferepr
+from pyceleryc.worker.emitter import EventHooks
 from pyceleryc.worker.request import Request
+from pyceleryc.worker.steering import Steering
 
 if TYPE_CHECKING:
     from pyceleryc.app.base import Celery
@@ -54,34 +57,43 @@ POOLS = {"prefork": "prefork", "processes": "prefork", "threads": "threads", "so
 CHILD_DEFAULTS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGTTIN", "SIGTTOU", "SIGUSR2")
 
 
-class Machine:
+class Machine(Steering):
     """One worker: builds the core's worker from the app and runs it.
 
     Parameters: the app; `hostname`, the node name; `pool`, one of prefork, threads, solo; `concurrency`, its size; the others override the
-    settings of the same meaning; `consumer`, the object that signals name as their sender (default: this one).
+    settings of the same meaning; `task_events` and `heartbeat` (seconds, 0: none) are about events, `autoscale` is
+    (most, fewest) processes; `consumer`, the object that signals name as their sender (default: this one).
     """
 
     def __init__(self, app: Celery, hostname: str, *, pool: str = "prefork", concurrency: int | None = None,
                  queues: Iterable[Queue] | None = None, prefetch_multiplier: int | None = None,
                  max_tasks_per_child: int | None = None, max_memory_per_child: int | None = None,
                  time_limit: float | None = None, soft_time_limit: float | None = None,
+                 task_events: bool | None = None, heartbeat: float | None = None,
+                 autoscale: tuple[int, int] | None = None,
                  on_ready: Callable[[], None] | None = None, consumer: Any = None) -> None:
         if pool not in POOLS:
             raise ImproperlyConfigured(f"There is no pool {pool!r}; choose one of {', '.join(sorted(POOLS))}.")
         self.app = app
         self.hostname = hostname
         self.pool = POOLS[pool]
-        self.concurrency = 1 if self.pool == "solo" else concurrency or app.conf.worker_concurrency or os.cpu_count() or 1
+        self.concurrency = concurrency or app.conf.worker_concurrency or os.cpu_count() or 1
+        if autoscale:
+            self.concurrency = max(1, autoscale[1])
+        if self.pool == "solo":
+            self.concurrency = 1
         self.consumer = consumer or self
         self.on_ready = on_ready
         self.limits = (time_limit, soft_time_limit)
         self.queues = list(queues) if queues is not None else list(app.amqp.queues.consume_from.values())
         multiplier = app.conf.worker_prefetch_multiplier if prefetch_multiplier is None else prefetch_multiplier
-        self.prefetch = self.concurrency * multiplier
+        self.multiplier = multiplier
+        self.prefetch = (autoscale[0] if autoscale else self.concurrency) * multiplier
         self.max_tasks_per_child = max_tasks_per_child or app.conf.worker_max_tasks_per_child
         self.max_memory_per_child = max_memory_per_child or app.conf.worker_max_memory_per_child
-        hooks = Hooks(app, hostname, exits=self.pool == "prefork")
-        self.tracer = make_tracer(app, hostname, hooks)
+        self._init_steering(task_events, heartbeat, autoscale)
+        hooks = EventHooks(app, hostname, self.events, exits=self.pool == "prefork")
+        self.tracer = make_tracer(app, hostname, hooks, self.events.enabled)
         self.core = _core.Worker(self._config(), self.tracer, MachineHooks(self))
         for task in app.tasks.values():
             self.register(task)
@@ -111,7 +123,7 @@ class Machine:
             "disable_rate_limits": bool(conf.worker_disable_rate_limits),
             "result_content_type": content_type,
             "result_content_encoding": content_encoding,
-            **self._wanted(),
+            **self.wanted(),
         }
 
     def _broker(self) -> dict[str, Any]:
@@ -126,8 +138,10 @@ class Machine:
         return sorted(prepare_accept_content(self.app.conf.accept_content)
                       | {"application/data", "application/text"})
 
-    def _wanted(self) -> dict[str, bool]:
-        return {"want_received": strategy_log.isEnabledFor(logging.INFO) or bool(signals.task_received.receivers),
+    def wanted(self) -> dict[str, bool]:
+        """Which of the hooks that are called for every message are needed."""
+        listened = self.events.enabled or signals.task_received.receivers or self.revoked_stamps
+        return {"want_received": strategy_log.isEnabledFor(logging.INFO) or bool(listened),
                 "want_accepted": request_log.isEnabledFor(logging.DEBUG)}
 
     def register(self, task: Task) -> None:
@@ -146,11 +160,6 @@ class Machine:
             "rate": float(rate(task.rate_limit)) if task.rate_limit else 0.0,
         })
 
-    def consume(self, name: str) -> None:
-        """Declares and consumes one of our queues."""
-        queue = next(queue for queue in self.queues if queue.name == name)
-        self.core.add_queue(self.app.amqp.queue_config(queue))
-
     def run(self) -> None:
         """Until stop(). Signals are noticed while the machine waits, whichever thread the kernel gives them to.
 
@@ -166,13 +175,14 @@ class Machine:
         self.core.stop(how, -1.0 if timeout is None else timeout)
 
     def close(self) -> None:
+        self.release()
         self.core.close()
 
 
 def broker_uri(app: Celery) -> str:
     """Where messages come from, for people: without the password. Kombu doesn't know all schemes of the core."""
     url = broker_urls(app.conf.broker_read_url)[0]
-    if scheme_of(url) in ("amqp", "amqps"):
+    if scheme_of(url) in ("amqp", "amqps", "redis"):
         return str(app.connection_for_read(url).as_uri())
     return str(maybe_sanitize_url(url, mask="**")) if "@" in url else url
 
@@ -221,6 +231,7 @@ class MachineHooks:
 
     def ready(self) -> None:
         connection_log.info("Connected to %s", broker_uri(self.app))
+        self.machine.steer()
         if self.was_ready:
             return
         self.was_ready = True
@@ -231,6 +242,7 @@ class MachineHooks:
 
     def down(self, reason: str, code: str, attempt: int, next_try: float) -> None:
         uri = broker_uri(self.app)
+        self.machine.connected = False
         if next_try < 0:
             consumer_log.critical("consumer: Cannot connect to %s: %s.", uri, reason)
             return
@@ -250,6 +262,10 @@ class MachineHooks:
     # --- messages -----------------------------------------------------------------------------------------------------
 
     def received(self, job: _core.Job) -> None:
+        if self.machine.events.enabled:
+            self._tell_received(job)
+        if self.machine.revoked_stamps and self.machine.has_revoked_stamp(job.headers()):
+            self.machine.core.revoke([job.id], False, 0)  # the machine looks at that next
         if signals.task_received.receivers:
             signals.task_received.send(sender=self.machine.consumer, request=Request(job, self.app, self.machine.hostname))
         if strategy_log.isEnabledFor(logging.INFO):
@@ -257,6 +273,14 @@ class MachineHooks:
             data = {"id": job.id, "name": headers.get("shadow") or job.name, "args": headers.get("argsrepr"),
                     "kwargs": headers.get("kwargsrepr"), "eta": headers.get("eta")}
             strategy_log.info(LOG_RECEIVED, data, extra={"data": data})
+
+    def _tell_received(self, job: _core.Job) -> None:
+        headers = job.headers()
+        if self.app.tasks[job.name].send_events:
+            self.machine.events.task("task-received", {
+                "uuid": job.id, "name": job.name, "args": headers.get("argsrepr"), "kwargs": headers.get("kwargsrepr"),
+                "root_id": headers.get("root_id"), "parent_id": headers.get("parent_id"),
+                "retries": headers.get("retries") or 0, "eta": headers.get("eta"), "expires": headers.get("expires")})
 
     def accepted(self, job: _core.Job) -> None:
         request_log.debug("Task accepted: %s[%s] pid:%r", job.name, job.id, job.worker_pid or os.getpid())
@@ -275,6 +299,7 @@ class MachineHooks:
         exc = NotRegistered(name)
         if not context.ignore_result:
             self.app.backend.mark_as_failure(task_id, exc, request=context)
+        self._tell("task-failed", task_id, exception=saferepr(exc), traceback=None)
         signals.task_unknown.send(sender=self.machine.consumer, message=job, exc=exc, name=name, id=task_id)
         return "reject"
 
@@ -344,6 +369,10 @@ class MachineHooks:
         if not requeued and self._keeps(task, context):
             task.backend.mark_as_retry(job.id, TaskRevokedError("cancelled by Celery"), None, request=context)
 
+    def _tell(self, type_: str, task_id: str | None, **fields: Any) -> None:
+        if self.machine.events.enabled:
+            self.machine.events.task(type_, {"uuid": task_id, **fields})
+
     def _keeps(self, task: Task, context: Context) -> bool:
         return not context.__dict__.get("ignore_result", task.ignore_result)
 
@@ -351,6 +380,7 @@ class MachineHooks:
         keep = self._keeps(task, context) or bool(task.store_errors_even_if_ignored)
         task.backend.mark_as_failure(context.id, exc, request=context, store_result=keep)
         task.on_failure(exc, context.id, context.args, context.kwargs, None)
+        self._tell("task-failed", context.id, exception=saferepr(exc), traceback=None)
         if signals.task_failure.receivers:
             signals.task_failure.send(sender=task, task_id=context.id, exception=exc, args=context.args,
                                       kwargs=context.kwargs, traceback=None, einfo=None)
@@ -362,8 +392,10 @@ class MachineHooks:
     def _revoke(self, job: _core.Job, task: Task, context: Context, reason: str, terminated: bool) -> None:
         request_log.info("Discarding revoked task: %s[%s]", job.name, job.id)
         task.backend.mark_as_revoked(job.id, reason, request=context, store_result=self._keeps(task, context))
-        signals.task_revoked.send(sender=task, request=context, terminated=terminated,
-                                  signum=signal.SIGTERM if terminated else None, expired=reason == "expired")
+        signum = self.machine.signals.pop(job.id, signal.SIGTERM) if terminated else None
+        expired = reason == "expired"
+        self._tell("task-revoked", job.id, terminated=terminated, signum=signum and str(int(signum)), expired=expired)
+        signals.task_revoked.send(sender=task, request=context, terminated=terminated, signum=signum, expired=expired)
 
     def soft_limit(self, job: _core.Job, seconds: float) -> None:
         number = int(seconds) if seconds.is_integer() else seconds
@@ -378,8 +410,8 @@ class MachineHooks:
         else:
             consumer_log.error("Lost the connection to the result store: %s. Results are kept until it is back.", reason)
 
-    def describe(self, job: _core.Job) -> dict[str, Any]:
-        return Request(job, self.app, self.machine.hostname).info()
+    def describe(self, job: _core.Job) -> Request:
+        return Request(job, self.app, self.machine.hostname)
 
     # --- pool ---------------------------------------------------------------------------------------------------------
 
@@ -401,7 +433,9 @@ class MachineHooks:
         _state._set_task_join_will_block(True)
         self.app.loader.init_worker_process()
         signals.worker_process_init.send(sender=None)
-        register_all(self.app, self.machine.tracer)
+        self.machine.link.abandon()
+        self.machine.events.child_start()
+        self.machine.register_tracer()
         return 0
 
     def _reset_signals(self) -> None:

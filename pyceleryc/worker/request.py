@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from kombu import compression as codecs
+from kombu.serialization import loads, prepare_accept_content
+
 if TYPE_CHECKING:
     from pyceleryc import _core
     from pyceleryc.app.base import Celery
@@ -57,9 +60,22 @@ class Request:
     def humaninfo(self) -> str:
         return f"{self.name}[{self.id}]"
 
+    def _payload(self) -> tuple[Any, Any]:
+        """The arguments; where they can't be decoded here, as the sender represented them."""
+        try:
+            body = self.body
+            if self.request_dict.get("compression"):
+                body = codecs.decompress(body, self.request_dict["compression"])
+            args, kwargs, _ = loads(body, self.content_type, self.content_encoding,
+                                    accept=prepare_accept_content(self.app.conf.accept_content))
+        except Exception:  # of any serializer: whoever runs the task will say so
+            return self.args, self.kwargs
+        return args, kwargs
+
     def info(self, safe: bool = False) -> dict[str, Any]:
-        """What `inspect active` shows. The representations are the sender's: bodies are not read here."""
-        return {"id": self.id, "name": self.name, "args": self.args, "kwargs": self.kwargs, "type": self.type,
+        """What `inspect active` shows; `safe`: the arguments as the sender represented them."""
+        args, kwargs = (self.args, self.kwargs) if safe else self._payload()
+        return {"id": self.id, "name": self.name, "args": args, "kwargs": kwargs, "type": self.type,
                 "hostname": self.hostname, "time_start": self.time_start, "acknowledged": self.acknowledged,
                 "delivery_info": self.delivery_info, "worker_pid": self.worker_pid}
 

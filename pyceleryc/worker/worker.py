@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from pyceleryc import signals
 from pyceleryc.exceptions import ImproperlyConfigured
-from pyceleryc.utils.nodenames import default_nodename
+from pyceleryc.utils.nodenames import default_nodename, node_format
+from pyceleryc.worker.autoscale import autoscale_bounds
 from pyceleryc.worker.machine import COLD, WARM, Machine
+from pyceleryc.worker.state import Persistent, revoked
 
 if TYPE_CHECKING:
     from pyceleryc.app.base import Celery
@@ -37,7 +39,9 @@ class WorkController:
     Parameters (names of Celery's worker options): the app; `hostname`, the node name or its left part (default celery@<host>);
     `pool`, prefork, threads or solo; `concurrency`, processes or threads; `queues` and `exclude_queues`, names as list
     or comma-separated; `include`, modules to import; `prefetch_multiplier`; `time_limit`, `soft_time_limit` in seconds; `max_tasks_per_child`;
-    `max_memory_per_child` in KiB; `purge`, to empty the queues first; `ready_callback(worker)`.
+    `max_memory_per_child` in KiB; `purge`, to empty the queues first; `statedb`, file for revoked ids; `task_events`, to send
+    events; `heartbeat_interval` in seconds and `without_heartbeat` of those; `autoscale`, (most, fewest) processes or
+    "10,3"; `ready_callback(worker)`.
     Raises ImproperlyConfigured for unknown pools, brokers without a driver, unknown queues when missing ones may not be created.
     """
 
@@ -47,6 +51,8 @@ class WorkController:
                  prefetch_multiplier: int | None = None, time_limit: float | None = None,
                  soft_time_limit: float | None = None, max_tasks_per_child: int | None = None,
                  max_memory_per_child: int | None = None, purge: bool = False,
+                 statedb: str | None = None, task_events: bool | None = None, heartbeat_interval: float | None = None,
+                 without_heartbeat: bool = False, autoscale: Any = None,
                  ready_callback: Callable[[WorkController], None] | None = None, **options: Any) -> None:
         from pyceleryc.app import app_or_default  # the app imports nothing of the worker, but the package does
 
@@ -67,7 +73,11 @@ class WorkController:
             "pool": self.pool_name, "concurrency": concurrency, "prefetch_multiplier": prefetch_multiplier,
             "time_limit": time_limit, "soft_time_limit": soft_time_limit,
             "max_tasks_per_child": max_tasks_per_child, "max_memory_per_child": max_memory_per_child,
+            "task_events": task_events, "heartbeat": 0.0 if without_heartbeat else heartbeat_interval,
+            "autoscale": autoscale_bounds(autoscale),
         }
+        self.statedb = node_format(statedb or self.app.conf.worker_state_db, self.hostname)
+        self._kept: Persistent | None = None
         self.concurrency = 1 if self.pool_name == "solo" else concurrency or self.app.conf.worker_concurrency or os.cpu_count() or 1
         signals.worker_init.send(sender=self)
 
@@ -104,6 +114,7 @@ class WorkController:
         try:
             if self.purge:
                 self.purged = self._purge()
+            self._open_statedb()
             self.on_start()
             self._apply_early_stop()
             self.machine.run()
@@ -114,7 +125,20 @@ class WorkController:
         finally:
             signals.worker_shutdown.send(sender=self)
             self.machine.close()
+            self._close_statedb()
             self.app.loader.shutdown_worker()
+
+    def _open_statedb(self) -> None:
+        if self.statedb:
+            self._kept = Persistent(filename=self.statedb, clock=self.app.clock)
+        if self.machine is not None and revoked:
+            self.machine.core.revoke([str(task_id) for task_id in revoked], False, 0)
+
+    def _close_statedb(self) -> None:
+        if self._kept is not None:
+            self._kept.sync()
+            self._kept.close()
+            self._kept = None
 
     def _ready(self) -> None:
         if self.ready_callback is not None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from pyceleryc import canvas
-from pyceleryc.app.options import check_retry
+from pyceleryc.app.options import check_call
 from pyceleryc.exceptions import (
     Ignore,
     ImproperlyConfigured,
@@ -87,7 +87,7 @@ class Retrying:
             self.override_max_retries = max_retries
         if request.called_directly:  # as a function: there is nothing to retry (T-141)
             _raise_from_current(exc or Retry('Task can be retried', None))
-        check_retry(self.name or '', countdown=countdown, eta=eta, max_retries=max_retries)
+        check_call(self.name or '', countdown=countdown, eta=eta, max_retries=max_retries)
         if not eta and countdown is None:
             countdown = self.default_retry_delay
         sig = self.signature_from_request(
@@ -136,7 +136,8 @@ class Retrying:
         if self.request.is_eager:
             task_result = sig.apply()
             return task_result.get()
-        sig.delay()
+        # As an argument: of a chord the option is the id of its header.
+        sig.apply_async(task_id=self.request.id)
         raise Ignore('Replaced by new task')
 
     def _take_place(self, sig: Any) -> None:

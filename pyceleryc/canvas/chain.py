@@ -212,7 +212,8 @@ class chain(_chain):  # noqa: N801  the public name
     def __new__(cls, *tasks: Any, **kwargs: Any) -> Any:
         if not kwargs and tasks and (len(tasks) > 1 or is_list(tasks[0])):
             steps = tasks[0] if len(tasks) == 1 else tasks
-            return reduce(operator.or_, steps, _chain())
+            joined = reduce(operator.or_, steps, _chain())
+            return joined if joined.get('subtask_type') else _chain(joined, app=joined._app)
         made = _chain.__new__(_chain, *tasks, **kwargs)
         made.__init__(*tasks, **kwargs)
         return made

@@ -13,6 +13,7 @@ from pyceleryc.canvas.stamping import merged
 from pyceleryc.exceptions import CPendingDeprecationWarning
 from pyceleryc.utils.functional import regen
 from pyceleryc.utils.objects import getitem_property
+from pyceleryc.utils.text import remove_repeating_from_task
 
 __all__ = ('chord',)
 
@@ -120,6 +121,9 @@ class _chord(Signature):  # noqa: N801  the public name
         app.backend.apply_chord(
             (group_id, header_result.results), body, interval=interval, countdown=countdown,
             max_retries=max_retries)
+        # Before the header is sent: it may be done before we are.  Groups that its chains end
+        # with are part of the same group, so only the chord itself knows the size.
+        app.backend.set_chord_size(group_id, sum(map(descend, header.tasks)))
         body_result.parent = header.apply_async(
             partial_args, kwargs, **{**options, **transport, 'task_id': group_id})
         return body_result
@@ -209,7 +213,8 @@ class _chord(Signature):  # noqa: N801  the public name
             return f'<chord without body: {self.tasks!r}>'
         if isinstance(self.body, Signature) and self.body.subtask_type is None:
             header = self._header_tasks()
-            return f'%{self.body.reprcall(list(header))}'
+            text = self.body.reprcall(list(header))
+            return '%' + remove_repeating_from_task(self.body.get('task') or '', text)
         return f'%({self.body!r})({self.tasks!r})'
 
 

@@ -81,11 +81,8 @@ class group(Signature):  # noqa: N801  the public name
         given = {name: value for name, value in options.items() if value is not None}
         members, result, options = self._prepare({**self.options, **given})
         args = self._merge(args, None, None)[0]
-        for member in members[:-1]:
+        for member in members:
             member.apply_async(args, kwargs, producer=producer, add_to_parent=False, **options)
-        # Before the last member is sent: it may be done before we are.
-        self._announce_size(members, result.id)
-        members[-1].apply_async(args, kwargs, producer=producer, add_to_parent=False, **options)
         parent = get_current_worker_task()
         if add_to_parent and parent is not None:
             parent.add_trail(result)
@@ -105,12 +102,6 @@ class group(Signature):  # noqa: N801  the public name
             members, group_id, place['chord'], place['root_id'], place['parent_id'])
         others = {name: value for name, value in options.items() if name not in _PLACE}
         return members, self.app.GroupResult(group_id, results), others
-
-    def _announce_size(self, members: list[Any], group_id: str) -> None:
-        if members[-1].options.get('chord') is None and not any(
-                'chord' in member.options for member in members):
-            return
-        self.app.backend.set_chord_size(group_id, sum(map(descend, members)))
 
     def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Run the members here, one after the other; return their GroupResult."""

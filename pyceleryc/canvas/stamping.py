@@ -56,8 +56,16 @@ class StampingVisitor(metaclass=ABCMeta):
 
 
 def merged(headers: dict[str, Any], found: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return *headers* with what a visitor's method returned."""
-    return {**headers, **(found or {})}
+    """Return *headers* with what a visitor's method returned, which says itself what are stamps."""
+    if not found:
+        return headers
+    names = {*_stamp_names(headers), *_stamp_names(found)}
+    return {**headers, **found, 'stamped_headers': sorted(names)}
+
+
+def _stamp_names(headers: Mapping[str, Any]) -> Any:
+    names = headers.get('stamped_headers')
+    return headers if names is None else names
 
 
 def put_stamps(sig: Any, headers: Mapping[str, Any], append: bool = False) -> None:
@@ -66,8 +74,8 @@ def put_stamps(sig: Any, headers: Mapping[str, Any], append: bool = False) -> No
     :param append: keep older values of the same names: values become lists.
     """
     given = dict(headers)
-    names = given.pop('stamped_headers', None)
-    names = set(given) if names is None else set(names)
+    names = set(_stamp_names(given))
+    given.pop('stamped_headers', None)
     options = sig.options
     for name in names & given.keys():
         value, old = given[name], options.get(name)

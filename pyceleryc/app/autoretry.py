@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,15 @@ def _retrying(task: Any, run: Callable[..., Any], settings: dict[str, Any]) -> C
     passed = (Ignore, Retry, *settings['dont_autoretry_for'])
 
     @functools.wraps(run)
+    async def await_with_retry(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await run(*args, **kwargs)
+        except passed:
+            raise
+        except retried as exc:
+            raise _retry(task, exc, settings) from exc
+
+    @functools.wraps(run)
     def run_with_retry(*args: Any, **kwargs: Any) -> Any:
         try:
             return run(*args, **kwargs)
@@ -51,7 +61,7 @@ def _retrying(task: Any, run: Callable[..., Any], settings: dict[str, Any]) -> C
         except retried as exc:
             raise _retry(task, exc, settings) from exc
 
-    return run_with_retry
+    return await_with_retry if inspect.iscoroutinefunction(inspect.unwrap(run)) else run_with_retry
 
 
 def _retry(task: Any, exc: Exception, settings: dict[str, Any]) -> BaseException:

@@ -11,6 +11,7 @@ from kombu.serialization import dumps, registry
 from kombu.utils import json as kombu_json
 
 from pyceleryc import _core
+from pyceleryc.app.options import check_call
 from pyceleryc.utils.nodenames import anon_nodename
 from pyceleryc.utils.saferepr import saferepr
 from pyceleryc.utils.time import maybe_make_aware
@@ -103,7 +104,7 @@ class TaskMessages:
         """Return a message of protocol 2."""
         args, kwargs = args or (), kwargs or {}
         check_shape(args, kwargs)
-        eta, expires = self._times(countdown, eta, expires, now, timezone)
+        eta, expires = self._times(name, countdown, eta, expires, now, timezone)
         if argsrepr is None:
             argsrepr = saferepr(args, self.argsrepr_maxsize)
         if kwargsrepr is None:
@@ -139,7 +140,7 @@ class TaskMessages:
         """Return a message of protocol 1: no headers, everything in the body."""
         args, kwargs = args or (), kwargs or {}
         check_shape(args, kwargs)
-        eta, expires = self._times(countdown, eta, expires, now, timezone)
+        eta, expires = self._times(name, countdown, eta, expires, now, timezone)
         body = {
             'task': name, 'id': task_id, 'args': args, 'kwargs': kwargs, 'group': group_id,
             'group_index': group_index, 'retries': retries, 'eta': eta, 'expires': expires,
@@ -155,10 +156,13 @@ class TaskMessages:
             event if create_sent_event else None)
 
     def _times(
-        self, countdown: float | None, eta: Any, expires: Any, now: datetime | None,
-        timezone: Any,
+        self, name: str, countdown: float | None, eta: Any, expires: Any,
+        now: datetime | None, timezone: Any,
     ) -> tuple[str | None, str | None]:
         """Return eta and expires as ISO texts (C-050..C-062)."""
+        if not (countdown or eta or expires is not None):
+            return None, None
+        check_call(name, countdown=countdown, eta=eta, expires=expires)
         if countdown:
             seconds_in_range(countdown, 'countdown')
             eta = self._now(now, timezone) + timedelta(seconds=countdown)

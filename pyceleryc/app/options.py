@@ -12,7 +12,7 @@ from typing import Any
 from pyceleryc.exceptions import CeleryWarning
 from pyceleryc.utils.time import rate
 
-__all__ = ('check_function', 'check_options', 'check_retry', 'check_task', 'warn_of_other')
+__all__ = ('check_call', 'check_function', 'check_options', 'check_task', 'warn_of_other')
 
 
 def _is_number(value: Any) -> bool:
@@ -70,9 +70,10 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     'compression': (_is_text, 'the name of a compression'),
     'priority': (_is_number, 'a number'),
 }
-_RETRY_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+_CALL_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     'countdown': (_is_number, _SECONDS),
     'eta': (_is_time, 'a datetime'),
+    'expires': (lambda value: _is_number(value) or _is_time(value), 'a number of seconds, or a datetime'),
     'max_retries': _CHECKS['max_retries'],
 }
 
@@ -124,9 +125,9 @@ def check_options(task: str, options: Mapping[str, Any]) -> None:
     _check(task, options, _CHECKS)
 
 
-def check_retry(task: str, **arguments: Any) -> None:
-    """The same for arguments of ``Task.retry()``."""
-    _check(task, arguments, _RETRY_CHECKS)
+def check_call(task: str, **arguments: Any) -> None:
+    """The same for arguments of ``apply_async()`` and ``retry()``."""
+    _check(task, arguments, _CALL_CHECKS)
 
 
 def _kind(fits: Callable[[Any], bool], value: Any) -> type[Exception]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from kombu.utils.uuid import uuid
 
 from pyceleryc._state import get_current_worker_task
+from pyceleryc.app.options import check_call
 from pyceleryc.exceptions import AlwaysEagerIgnored
 from pyceleryc.utils.functional import maybe_list
 from pyceleryc.utils.iso8601 import parse_iso8601
@@ -149,6 +150,7 @@ class Sending:
 
     def _expiration(self, expires: Any, name: str, task_id: str) -> float:
         """Return the seconds until *expires*, at least 0 (C-060..C-062)."""
+        check_call(name, expires=expires)
         if isinstance(expires, str):
             expires = parse_iso8601(expires)
         if isinstance(expires, datetime):

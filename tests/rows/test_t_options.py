@@ -385,7 +385,7 @@ def test_two_tasks_of_one_name(app: Celery) -> None:
 
     with pytest.warns(UserWarning, match=r"options\.twice.*registered already.*other"):
         twice = app.task(name="options.twice", shared=False)(other)
-        assert twice() == "done"
+    assert twice() == "done"
 
 
 @pytest.mark.parametrize("arguments", [{"countdown": "soon"}, {"eta": 5}, {"max_retries": "many"}, {"countdown": [1]}])
@@ -396,6 +396,14 @@ def test_bad_argument_of_retry(app: Celery, arguments: dict[str, Any]) -> None:
 
     with pytest.raises(TypeError, match=rf"options\.retries.*{next(iter(arguments))}"):
         retries.apply().get()
+
+
+@pytest.mark.parametrize("arguments", [{"countdown": "soon"}, {"eta": 5}, {"expires": [1]}, {"countdown": [1]}])
+def test_bad_time_of_a_call(box: Any, arguments: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=rf"options\.timed.*{next(iter(arguments))}"):
+        make(box.app, name="options.timed").apply_async(**arguments)
+    with pytest.raises(TypeError, match=rf"options\.sent.*{next(iter(arguments))}"):
+        box.app.send_task("options.sent", **arguments)
 
 
 def test_bad_argument_of_retry_in_a_worker(running: Any) -> None:

@@ -130,3 +130,15 @@ def test_called_as_a_function(app: Any) -> None:
     task, _ = failing(app, KeyError('k'), autoretry_for=(KeyError,))
     with pytest.raises(KeyError):
         task()
+
+
+def test_coroutines(app: Any) -> None:
+    @app.task(bind=True, autoretry_for=(KeyError,))
+    async def fails(self: Any, times: int) -> int:
+        if self.request.retries < times:
+            raise KeyError('k')
+        return int(self.request.retries)
+
+    assert fails.apply((2,)).get() == 2
+    with pytest.raises(KeyError):
+        fails.apply((9,)).get()

@@ -38,7 +38,8 @@ class Side:
     python: str
 
     def env(self, broker: str, backend: str | None, queue: str, **extra: str) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(HERE), "FLEET_BROKER": broker, "FLEET_BACKEND": backend or "",
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLEET_")}  # of another worker
+        return {**inherited, "PYTHONPATH": str(HERE), "FLEET_BROKER": broker, "FLEET_BACKEND": backend or "",
                 "FLEET_QUEUE": queue, "C_FORCE_ROOT": "1", **extra}
 
     def client(self, script: str, env: dict[str, str], timeout: float = 60) -> Any:

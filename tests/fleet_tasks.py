@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 
@@ -15,6 +16,7 @@ app.conf.update(
     result_expires=600,
     result_extended=os.environ.get("FLEET_EXTENDED") == "1",
     worker_prefetch_multiplier=int(os.environ.get("FLEET_PREFETCH", "4")),
+    broker_transport_options=json.loads(os.environ.get("FLEET_OPTIONS", "{}")),
 )
 
 
@@ -25,6 +27,16 @@ class OutOfStock(Exception):
 @app.task
 def add(x, y):
     return x + y
+
+
+@app.task
+def total(numbers):
+    return sum(numbers)
+
+
+@app.task
+def same(value):
+    return value
 
 
 @app.task

@@ -32,7 +32,7 @@ typedef struct pc_queue {
 
 /* Where and how to connect. Strings are copied by new(). */
 typedef struct pc_broker_config {
-    const char *scheme;  // "amqp", "sqlite", "memory"
+    const char *scheme;  // "amqp", "redis", "sqlite", "memory"
     const char *host;
     int port;
     const char *vhost;   // sqlite: path of the database file
@@ -49,6 +49,21 @@ typedef struct pc_broker_config {
     int confirm;               // 0 fire and forget, 1 pipelined confirms, 2 wait for each
     // sqlite
     int synchronous;           // 0 OFF, 1 NORMAL, 2 FULL
+    // redis; what is NULL or 0 has kombu's default
+    const char *unix_path;       // instead of host and port
+    int db;
+    double socket_timeout;       // seconds to wait for a due answer
+    double visibility_timeout;   // seconds after which what a dead Celery worker took comes back
+    double lease;                // seconds a worker of ours may be silent before others ask for it
+    const char *key_prefix;      // global_keyprefix
+    const char *sep;             // between queue and priority, and in bindings
+    const char *priority_steps;  // "0,3,6,9"
+    const char *queue_order;     // round_robin, priority, sorted
+    const char *unacked_key;
+    const char *unacked_index_key;
+    const char *unacked_mutex_key;
+    const char *fanout_prefix;   // of channels: "/{db}.", "" for none
+    bool fanout_plain;           // channels without the routing key
     // memory
     struct pc_hub *hub;        // the process's in-memory broker; borrowed
 } pc_broker_config;
@@ -147,9 +162,11 @@ const pc_source_ops *pc_source_find(const char *scheme);
 const pc_producer_ops *pc_producer_find(const char *scheme);
 
 extern const pc_source_ops pc_source_amqp;
+extern const pc_source_ops pc_source_redis;
 extern const pc_source_ops pc_source_sqlite;
 extern const pc_source_ops pc_source_memory;
 extern const pc_producer_ops pc_producer_amqp;
+extern const pc_producer_ops pc_producer_redis;
 extern const pc_producer_ops pc_producer_sqlite;
 extern const pc_producer_ops pc_producer_memory;
 

@@ -547,7 +547,7 @@ static PyType_Spec spec = {
 static int
 add_schemes(PyObject *module)
 {
-    static const char *const names[] = {"amqp", "amqps", "sqlite", "memory"};
+    static const char *const names[] = {"amqp", "amqps", "redis", "sqlite", "memory"};
     PyObject *schemes = PyFrozenSet_New(NULL);
     int rc = schemes == NULL ? -1 : 0;
     for (size_t i = 0; rc == 0 && i < sizeof names / sizeof names[0]; i++) {

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What keeps a worker's messages its own, and brings back those of the dead.
+ *
+ * DESIGN. All on the loop's thread, over the source's command connection.
+ * - A worker is alive as long as its connection is. It has a lease in the set of workers, renewed
+ *   three times per `lease` seconds. When one has ended, whoever sees it first asks CLIENT LIST: a
+ *   worker whose connection is there is only busy (a task of the solo pool, SIGSTOP) and gets a
+ *   new lease; of one that is gone the messages return to where they came from. The kernel closes
+ *   the connections of a killed process at once; of a host that lost its power the server finds
+ *   out by tcp-keepalive. Where CLIENT LIST is forbidden only the next rule remains.
+ * - Kombu's rule, for Celery's workers: older than visibility_timeout means abandoned. What we hold
+ *   is made young again four times in that span, so that the rule never meets it (an ETA beyond
+ *   the timeout runs once, also in a mixed fleet). */
+#ifndef PC_IO_REDIS_KEEPER_H
+#define PC_IO_REDIS_KEEPER_H
+
+#include "base/log.h"
+#include "base/uuid.h"
+#include "io/redis_names.h"
+#include "io/redis_script.h"
+
+#define PC_REDIS_ID_LEN 12
+#define PC_REDIS_DEAD_MAX 16
+
+typedef struct pc_redis_keeper_hooks {
+    /* All that an earlier connection left in our name is back in its lists: may begin. */
+    void (*ready)(void *ctx);
+    /* drained(): all given back, the worker is unknown to the others. */
+    void (*drained)(void *ctx);
+    /* The command failed; the owner decides (NOSCRIPT: loads them again, else: reconnects). */
+    void (*failed)(void *ctx, const pc_err *why);
+    void *ctx;
+} pc_redis_keeper_hooks;
+
+typedef struct pc_redis_keeper {
+    char id[PC_REDIS_ID_LEN + 1];    // random
+    char client[PC_REDIS_ID_LEN + 12];  // what the connection is called: "pyceleryc-<id>"
+    // --
+    pc_redis_keeper_hooks hooks;
+    const pc_redis_names *names;
+    const pc_redis_scripts *scripts;
+    pc_redis *conn;
+    const pc_log *log;
+    pc_loop *loop;
+    double lease;
+    double visibility;
+    bool running;
+    bool draining;
+    bool beating;     // an answer is awaited; so for the others
+    bool touching;
+    bool looking;
+    bool blind;       // CLIENT LIST is forbidden
+    size_t ndead;     // workers whose lease has ended
+    char dead[PC_REDIS_DEAD_MAX][PC_REDIS_ID_LEN + 1];
+    pc_timer beat;
+    pc_timer touch;
+    pc_timer look;
+    pc_redis_args args;
+} pc_redis_keeper;
+
+int pc_redis_keeper_init(pc_redis_keeper *keeper, const pc_broker_config *config,
+                         const pc_redis_names *names, pc_loop *loop,
+                         const pc_redis_keeper_hooks *hooks, const pc_log *log, pc_err *err);
+void pc_redis_keeper_fini(pc_redis_keeper *keeper);
+/* The connection is up and the scripts are loaded: ready() follows. */
+int pc_redis_keeper_start(pc_redis_keeper *keeper, pc_redis *conn, const pc_redis_scripts *scripts,
+                          pc_err *err);
+/* The connection is gone, or about to be. */
+void pc_redis_keeper_stop(pc_redis_keeper *keeper);
+/* Gives back all that is held; drained() follows. */
+int pc_redis_keeper_drain(pc_redis_keeper *keeper, pc_err *err);
+/* Adds the key of what a worker holds. */
+void pc_redis_keeper_put_held(const pc_redis_names *names, const char *id, pc_redis_args *args);
+
+#endif

@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Consuming from a real Redis. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "harness.h"
+#include "redis_sink.h"
+
+typedef struct world {
+    redis_server server;
+    pc_store_config rig;
+    pc_broker_config config;
+    pc_producer *producer;
+} world;
+
+static world
+make_world(bool private)
+{
+    world w = {.server = {.port = 0}};
+    if (private) {
+        redis_server_start(&w.server, NULL, NULL);
+    }
+    w.rig = redis_rig_config(private ? &w.server : NULL);
+    w.config = redis_sink_config(&w.rig);
+    w.producer = redis_sink_producer(&w.config);
+    return w;
+}
+
+static void
+end_world(world *w)
+{
+    w->producer->ops->destroy(w->producer);
+    redis_rig_clean(&w->rig);
+    if (w->server.pid != 0) {
+        redis_server_kill(&w->server);
+    }
+}
+
+static long long
+number(const world *w, const char *command, const char *key)
+{
+    return redis_rig_int(&w->rig, "%s %s%s", command, w->rig.key_prefix, key);
+}
+
+static void
+expect_nothing_left(const world *w)
+{
+    PC_ASSERT_INT(number(w, "HLEN", "unacked"), 0);
+    PC_ASSERT_INT(number(w, "ZCARD", "unacked_index"), 0);
+    pc_reply *reply = redis_rig_do(&w->rig, "KEYS %s*", w->rig.key_prefix);
+    PC_ASSERT(reply->len == 0, "%zu keys are left, one is %s", reply->len,
+              reply->len == 0 ? "" : reply->children[0]->text.ptr);
+    pc_reply_free(reply);
+}
+
+void
+test_redis_source_takes_all_in_order(void)
+{
+    world w = make_world(false);
+    redis_sink_publish(w.producer, "", "q", 0, 0, 3000);
+    redis_sink *sink = redis_sink_new(&w.config);
+    redis_sink_start(sink, "q", 100);
+    redis_sink_until(sink, &sink->count, 3000);
+    for (int i = 0; i < 3000; i++) {
+        PC_ASSERT_INT(atoi(sink->bodies[i]), i);
+    }
+    redis_sink_end(sink);
+    expect_nothing_left(&w);
+    end_world(&w);
+}
+
+/* Empty lists: each message is there long before the next look of the clock. */
+void
+test_redis_source_is_woken(void)
+{
+    world w = make_world(false);
+    redis_sink *sink = redis_sink_new(&w.config);
+    redis_sink_start(sink, "q", 10);
+    redis_sink_for(sink, 0.2);
+    for (int i = 0; i < 50; i++) {
+        pc_mono start = pc_mono_now();
+        redis_sink_publish(w.producer, "", "q", i % 10, i, 1);
+        redis_sink_until(sink, &sink->count, i + 1);
+        PC_ASSERT(pc_mono_now().ns - start.ns < 80 * PC_NS_PER_MS, "message %d came late", i);
+    }
+    redis_sink_end(sink);
+    expect_nothing_left(&w);
+    end_world(&w);
+}
+
+void
+test_redis_source_is_idle_when_nothing_comes(void)
+{
+    world w = make_world(true);
+    redis_sink *sink = redis_sink_new(&w.config);
+    redis_sink_start(sink, "q", 10);
+    redis_sink_for(sink, 0.5);
+    pc_reply *before = redis_rig_do(&w.rig, "INFO stats");
+    redis_sink_for(sink, 3);
+    pc_reply *after = redis_rig_do(&w.rig, "INFO stats");
+    static const char name[] = "total_commands_processed:";
+    long a = atol(strstr(before->text.ptr, name) + sizeof name - 1);
+    long b = atol(strstr(after->text.ptr, name) + sizeof name - 1);
+    PC_ASSERT(b - a < 80, "%ld commands in three idle seconds", b - a);
+    pc_reply_free(before);
+    pc_reply_free(after);
+    redis_sink_end(sink);
+    end_world(&w);
+}
+
+void
+test_redis_source_respects_prefetch_and_requeues(void)
+{
+    world w = make_world(false);
+    redis_sink_publish(w.producer, "", "q", 0, 0, 10);
+    redis_sink *sink = redis_sink_new(&w.config);
+    sink->hold = true;
+    redis_sink_start(sink, "q", 3);
+    redis_sink_until(sink, &sink->count, 3);
+    redis_sink_for(sink, 0.1);
+    PC_ASSERT_INT(sink->count, 3);
+    PC_ASSERT_INT(number(&w, "HLEN", "unacked"), 3);
+    redis_sink_settle(sink, 0, PC_REQUEUE);  // to the end of the line
+    redis_sink_settle(sink, 1, PC_ACK);
+    redis_sink_settle(sink, 2, PC_REJECT);
+    redis_sink_until(sink, &sink->count, 6);
+    PC_ASSERT_STR(sink->bodies[3], "3");
+    PC_ASSERT_INT(number(&w, "LLEN", "q"), 5);
+    for (int i = 3; i < 11; i++) {
+        redis_sink_until(sink, &sink->count, i + 1);
+        redis_sink_settle(sink, i, PC_ACK);
+    }
+    PC_ASSERT_STR(sink->bodies[10], "0");
+    PC_ASSERT_INT(sink->redelivered, 1);
+    redis_sink_end(sink);
+    expect_nothing_left(&w);
+    end_world(&w);
+}
+
+void
+test_redis_source_asks_priorities_first_and_queues_in_turn(void)
+{
+    world w = make_world(false);
+    redis_sink_publish(w.producer, "", "a", 9, 90, 2);
+    redis_sink_publish(w.producer, "", "a", 4, 30, 1);
+    redis_sink_publish(w.producer, "", "a", 0, 0, 3);
+    redis_sink_publish(w.producer, "", "b", 0, 100, 3);
+    PC_ASSERT_INT(number(&w, "LLEN", "a\x06\x16" "9"), 2);
+    PC_ASSERT_INT(number(&w, "LLEN", "a\x06\x16" "3"), 1);
+    PC_ASSERT_INT(redis_sink_size(w.producer, "a"), 6);
+    redis_sink *sink = redis_sink_new(&w.config);
+    redis_sink_add(sink, "a");
+    redis_sink_start(sink, "b", 0);
+    redis_sink_until(sink, &sink->count, 9);
+    static const char *const want[] = {"0", "100", "1", "101", "2", "102", "30", "90", "91"};
+    for (int i = 0; i < 9; i++) {
+        PC_ASSERT_STR(sink->bodies[i], want[i]);
+    }
+    redis_sink_end(sink);
+    expect_nothing_left(&w);
+    end_world(&w);
+}
+
+void
+test_redis_source_gives_back_in_order_when_it_closes(void)
+{
+    world w = make_world(false);
+    redis_sink_publish(w.producer, "", "q", 0, 0, 8);
+    redis_sink *sink = redis_sink_new(&w.config);
+    sink->hold = true;
+    redis_sink_start(sink, "q", 5);
+    redis_sink_until(sink, &sink->count, 5);
+    redis_sink_settle(sink, 1, PC_ACK);
+    PC_ASSERT(sink->source->ops->pause(sink->source, NULL) == 0);
+    redis_sink_settle(sink, 2, PC_REQUEUE);  // as the machine does when it stops
+    redis_sink_settle(sink, 3, PC_REQUEUE);
+    redis_sink_for(sink, 0.05);
+    redis_sink_end(sink);
+    PC_ASSERT_INT(number(&w, "EXISTS", "unacked.pyceleryc"), 0);
+    sink = redis_sink_new(&w.config);
+    redis_sink_start(sink, "q", 0);
+    redis_sink_until(sink, &sink->count, 7);
+    static const char *const want[] = {"0", "4", "2", "3", "5", "6", "7"};
+    for (int i = 0; i < 7; i++) {
+        PC_ASSERT_STR(sink->bodies[i], want[i]);
+    }
+    PC_ASSERT_INT(sink->redelivered, 4);
+    redis_sink_end(sink);
+    expect_nothing_left(&w);
+    end_world(&w);
+}
+
+/* ---- the dead ---- */
+
+void
+test_redis_source_of_a_dead_worker_is_recovered(void)
+{
+    world w = make_world(false);
+    w.config.lease = 0.6;
+    redis_sink_publish(w.producer, "", "q", 0, 0, 20);
+    redis_sink *dead = redis_sink_new(&w.config);
+    dead->hold = true;
+    redis_sink_start(dead, "q", 20);
+    redis_sink_until(dead, &dead->count, 20);
+    redis_sink *sink = redis_sink_new(&w.config);
+    redis_sink_start(sink, "q", 0);
+    redis_sink_crash(dead);
+    pc_mono start = pc_mono_now();
+    redis_sink_until(sink, &sink->count, 20);
+    PC_ASSERT(pc_mono_now().ns - start.ns < 2 * PC_NS_PER_SEC);
+    PC_ASSERT_INT(sink->redelivered, 20);
+    PC_ASSERT_STR(sink->bodies[0], "0");
+    PC_ASSERT_STR(sink->bodies[19], "19");
+    redis_sink_end(sink);
+    expect_nothing_left(&w);
+    end_world(&w);
+}
+
+/* Its loop stands still (a task of the solo pool), but the connection is there. */
+void
+test_redis_source_that_is_busy_keeps_its_messages(void)
+{
+    world w = make_world(false);
+    w.config.lease = 0.3;
+    redis_sink_publish(w.producer, "", "q", 0, 0, 5);
+    redis_sink *busy = redis_sink_new(&w.config);
+    busy->hold = true;
+    redis_sink_start(busy, "q", 5);
+    redis_sink_until(busy, &busy->count, 5);
+    redis_sink *sink = redis_sink_new(&w.config);
+    redis_sink_start(sink, "q", 0);
+    redis_sink_for(sink, 1.5);
+    PC_ASSERT_INT(sink->count, 0);
+    for (int i = 0; i < 5; i++) {
+        redis_sink_settle(busy, i, PC_ACK);
+    }
+    redis_sink_end(busy);
+    redis_sink_end(sink);
+    expect_nothing_left(&w);
+    end_world(&w);
+}
+
+void
+test_redis_source_stays_young_and_takes_what_celery_left(void)
+{
+    world w = make_world(false);
+    w.config.visibility_timeout = 0.8;
+    redis_sink_publish(w.producer, "", "q", 6, 0, 2);
+    redis_sink *holder = redis_sink_new(&w.config);
+    holder->hold = true;
+    redis_sink_start(holder, "q", 1);
+    redis_sink_until(holder, &holder->count, 1);
+    // what a Celery worker leaves behind: taken, booked, and no word any more
+    const char *p = w.rig.key_prefix;
+    pc_reply *text = redis_rig_do(&w.rig, "RPOP %sq\x06\x16" "6", p);
+    pc_slice words[4];
+    char value[2000];
+    char key[200];
+    snprintf(key, sizeof key, "%sunacked", p);
+    snprintf(value, sizeof value, "[%s, \"\", \"q\"]", text->text.ptr);
+    pc_redis_config redis = {.host = w.rig.host, .port = w.rig.port, .db = w.rig.db};
+    words[0] = pc_slice_str("HSET");
+    words[1] = pc_slice_str(key);
+    words[2] = pc_slice_str("some-uuid");
+    words[3] = pc_slice_str(value);
+    pc_redis_cmd command = {4, words};
+    pc_redis_client *client = pc_redis_client_new(&redis, NULL);
+    PC_ASSERT(pc_redis_client_run(client, &command, 1, 0, NULL, redis_rig_in(5), NULL, NULL) == 0);
+    pc_redis_client_free(client);
+    PC_ASSERT_INT(redis_rig_int(&w.rig, "ZADD %sunacked_index 1 some-uuid", p), 1);
+    redis_sink *sink = redis_sink_new(&w.config);
+    sink->hold = true;
+    redis_sink_start(sink, "q", 0);
+    pc_mono end = redis_rig_in(2.5);
+    while (pc_mono_now().ns < end.ns) {
+        redis_sink_for(sink, 0.05);
+        redis_sink_for(holder, 0.05);
+    }
+    PC_ASSERT_INT(sink->count, 1);
+    PC_ASSERT_INT(sink->redelivered, 1);
+    PC_ASSERT_STR(sink->bodies[0], "1");
+    redis_sink_settle(sink, 0, PC_ACK);
+    redis_sink_settle(holder, 0, PC_ACK);
+    pc_reply_free(text);
+    redis_sink_end(holder);
+    redis_sink_end(sink);
+    expect_nothing_left(&w);
+    end_world(&w);
+}
+
+/* ---- trouble ---- */
+
+void
+test_redis_source_moves_what_is_no_envelope_to_the_dead(void)
+{
+    world w = make_world(false);
+    static const char *const bad[] = {"{\"body\":", "nonsense", "[1]", "{}", "\"\\", "{\"body\":\"\"}"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        PC_ASSERT(redis_rig_int(&w.rig, "LPUSH %sq %s", w.rig.key_prefix, bad[i]) > 0);
+    }
+    redis_sink_publish(w.producer, "", "q", 0, 7, 1);
+    redis_sink *sink = redis_sink_new(&w.config);
+    redis_sink_start(sink, "q", 2);
+    redis_sink_until(sink, &sink->count, 1);
+    PC_ASSERT_STR(sink->bodies[0], "7");
+    redis_sink_for(sink, 0.1);
+    PC_ASSERT_INT(sink->logged, sizeof bad / sizeof bad[0]);
+    PC_ASSERT_INT(number(&w, "LLEN", "unacked.pyceleryc.dead"), sizeof bad / sizeof bad[0]);
+    pc_reply *reply = redis_rig_do(&w.rig, "LINDEX %sunacked.pyceleryc.dead -1", w.rig.key_prefix);
+    PC_ASSERT_STR(reply->text.ptr, bad[0]);
+    pc_reply_free(reply);
+    redis_sink_end(sink);
+    PC_ASSERT_INT(number(&w, "HLEN", "unacked"), 0);
+    end_world(&w);
+}
+
+void
+test_redis_source_survives_a_key_of_the_wrong_type(void)
+{
+    world w = make_world(false);
+    pc_reply_free(redis_rig_do(&w.rig, "SET %sbad 1", w.rig.key_prefix));
+    redis_sink *sink = redis_sink_new(&w.config);
+    redis_sink_add(sink, "bad");
+    redis_sink_start(sink, "q", 5);
+    redis_sink_publish(w.producer, "", "q", 0, 0, 3);
+    redis_sink_until(sink, &sink->count, 3);
+    PC_ASSERT(strstr(sink->log, "WRONGTYPE") != NULL, "%s", sink->log);
+    PC_ASSERT_INT(sink->logged, 1);
+    redis_sink_end(sink);
+    end_world(&w);
+}
+
+void
+test_redis_source_says_when_its_books_are_of_the_wrong_type(void)
+{
+    world w = make_world(false);
+    redis_sink_publish(w.producer, "", "q", 0, 0, 1);
+    pc_reply_free(redis_rig_do(&w.rig, "SET %sunacked 1", w.rig.key_prefix));
+    redis_sink *sink = redis_sink_new(&w.config);
+    redis_sink_start(sink, "q", 5);
+    redis_sink_until(sink, &sink->downs, 1);
+    PC_ASSERT(strstr(sink->why.msg, "WRONGTYPE") != NULL, "%s", sink->why.msg);
+    PC_ASSERT_INT(redis_sink_size(w.producer, "q"), 1);
+    sink->source->ops->destroy(sink->source);
+    pc_loop_free(sink->loop);
+    pc_free(sink);
+    end_world(&w);
+}
+
+void
+test_redis_source_goes_on_after_script_flush(void)
+{
+    world w = make_world(true);
+    redis_sink *sink = redis_sink_new(&w.config);
+    sink->hold = true;
+    redis_sink_start(sink, "q", 0);
+    redis_sink_publish(w.producer, "", "q", 0, 0, 5);
+    redis_sink_until(sink, &sink->count, 5);
+    pc_reply_free(redis_rig_do(&w.rig, "SCRIPT FLUSH"));
+    for (int i = 0; i < 5; i++) {
+        redis_sink_settle(sink, i, PC_ACK);
+    }
+    redis_sink_publish(w.producer, "", "q", 0, 5, 5);
+    redis_sink_until(sink, &sink->count, 10);
+    PC_ASSERT_INT(sink->downs, 0);
+    redis_sink_for(sink, 0.1);
+    PC_ASSERT_INT(number(&w, "HLEN", "unacked"), 5);
+    redis_sink_end(sink);
+    PC_ASSERT_INT(redis_sink_size(w.producer, "q"), 5);
+    end_world(&w);
+}
+
+/* Acknowledged, then the connection breaks: what was not answered is settled on the next one. */
+void
+test_redis_source_reconnects_and_keeps_its_settlements(void)
+{
+    world w = make_world(false);
+    redis_sink_publish(w.producer, "", "q", 0, 0, 6);
+    redis_sink *sink = redis_sink_new(&w.config);
+    sink->hold = true;
+    redis_sink_start(sink, "q", 0);
+    redis_sink_until(sink, &sink->count, 6);
+    char line[100];
+    pc_reply *clients = redis_rig_do(&w.rig, "CLIENT LIST");
+    const char *mine = strstr(clients->text.ptr, " name=pyceleryc-");
+    PC_ASSERT(mine != NULL);
+    while (mine > clients->text.ptr && mine[-1] != '\n') {
+        mine--;
+    }
+    snprintf(line, sizeof line, "CLIENT KILL ID %ld", atol(mine + 3));
+    pc_reply_free(clients);
+    redis_sink_settle(sink, 0, PC_ACK);
+    redis_sink_settle(sink, 1, PC_ACK);
+    pc_reply_free(redis_rig_do(&w.rig, "%s", line));
+    redis_sink_until(sink, &sink->downs, 1);
+    PC_ASSERT_INT(sink->why.code, PC_EIO);
+    redis_sink_settle(sink, 2, PC_ACK);  // void
+    redis_sink_connect(sink);
+    redis_sink_until(sink, &sink->count, 10);
+    redis_sink_for(sink, 0.1);
+    PC_ASSERT_INT(sink->count, 10);
+    PC_ASSERT_STR(sink->bodies[6], "2");
+    for (int i = 6; i < 10; i++) {
+        redis_sink_settle(sink, i, PC_ACK);
+    }
+    redis_sink_end(sink);
+    expect_nothing_left(&w);
+    end_world(&w);
+}
+
+void
+test_redis_source_reports_a_read_only_server(void)
+{
+    world w = make_world(true);
+    redis_sink_publish(w.producer, "", "q", 0, 0, 1);
+    redis_sink *sink = redis_sink_new(&w.config);
+    redis_sink_start(sink, "q", 5);
+    redis_sink_until(sink, &sink->count, 1);
+    pc_reply_free(redis_rig_do(&w.rig, "REPLICAOF 127.0.0.1 1"));
+    redis_sink_until(sink, &sink->downs, 1);
+    PC_ASSERT(sink->why.code == PC_EIO, "%s", sink->why.msg);
+    pc_reply_free(redis_rig_do(&w.rig, "REPLICAOF NO ONE"));
+    redis_sink_connect(sink);
+    redis_sink_publish(w.producer, "", "q", 0, 1, 1);
+    redis_sink_until(sink, &sink->count, 2);
+    redis_sink_end(sink);
+    end_world(&w);
+}
+
+void
+test_redis_source_takes_and_acks_without_memory(void)
+{
+    world w = make_world(true);
+    redis_sink_publish(w.producer, "", "q", 0, 0, 50);
+    pc_reply_free(redis_rig_do(&w.rig, "CONFIG SET maxmemory 1"));
+    redis_sink *sink = redis_sink_new(&w.config);
+    redis_sink_start(sink, "q", 10);
+    redis_sink_until(sink, &sink->count, 50);
+    PC_ASSERT_INT(sink->downs, 0);
+    redis_sink_end(sink);
+    pc_reply_free(redis_rig_do(&w.rig, "CONFIG SET maxmemory 0"));
+    PC_ASSERT_INT(redis_sink_size(w.producer, "q"), 0);
+    end_world(&w);
+}
+
+/* A user that may neither track nor subscribe nor list: polled, in time. */
+void
+test_redis_source_polls_without_permission_to_track(void)
+{
+    world w = make_world(true);
+    pc_reply_free(redis_rig_do(&w.rig, "ACL SETUSER small on >pw ~* +@all -client|tracking resetchannels"));
+    w.config.user = "small";
+    w.config.password = "pw";
+    redis_sink *sink = redis_sink_new(&w.config);
+    redis_sink_start(sink, "q", 5);
+    redis_sink_for(sink, 0.2);
+    redis_sink_publish(w.producer, "", "q", 0, 0, 1);
+    pc_mono start = pc_mono_now();
+    redis_sink_until(sink, &sink->count, 1);
+    PC_ASSERT(pc_mono_now().ns - start.ns < 400 * PC_NS_PER_MS);
+    redis_sink_end(sink);
+    end_world(&w);
+}
+
+static int
+create_and_destroy(void *ctx)
+{
+    const world *w = ctx;
+    static const pc_source_hooks hooks;
+    pc_err err = {0};
+    pc_loop *loop = pc_loop_new(&err);
+    pc_source *source =
+        loop == NULL ? NULL : pc_source_find("redis")->create(&w->config, loop, &hooks, NULL, &err);
+    pc_queue queue = {.name = "q", .exchange = "x", .exchange_type = "topic", .routing_key = "a.*"};
+    int rc = source == NULL ? -1 : source->ops->add_queue(source, &queue, &err);
+    if (source != NULL) {
+        source->ops->destroy(source);
+    }
+    pc_loop_free(loop);
+    return rc;
+}
+
+void
+test_redis_source_creation_survives_lack_of_memory(void)
+{
+    world w = make_world(false);
+    PC_ASSERT(PC_OOM(create_and_destroy, &w) > 5);
+    end_world(&w);
+}

@@ -267,6 +267,21 @@ def test_t225_expired(running: Any) -> None:
     assert (result.state, result.ready()) == ("REVOKED", True)
 
 
+def test_t225_revoked_by_remote_control(running: Any, unique: Any) -> None:
+    """One that waits for its time, and one that runs."""
+    tasks, name = running.tasks, unique()
+    waiting = tasks.add.apply_async((1, 1), countdown=1.5)
+    working = tasks.waits.delay(name)
+    wait_state(working, "STARTED")
+    running.worker.wait_for(f"add[{waiting.id}] received")
+    waiting.revoke()
+    working.revoke(terminate=True)
+    for result in (working, waiting):
+        with pytest.raises(TaskRevokedError, match="revoked|terminated"):
+            result.get(timeout=20)
+        assert (result.state, result.ready()) == ("REVOKED", True)
+
+
 def test_t226_constants(app: Celery) -> None:
     from celery.exceptions import Ignore, Reject
 

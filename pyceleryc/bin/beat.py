@@ -1,0 +1,64 @@
+"""``pyceleryc beat``."""
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+import click
+from kombu.exceptions import OperationalError
+
+from pyceleryc.bin.base import LOG_LEVEL, CeleryDaemonCommand, CeleryOption, handle_preload_options
+from pyceleryc.bin.detaching import become, start_detached, was_detached
+from pyceleryc.exceptions import ImproperlyConfigured
+from pyceleryc.platforms import EX_FAILURE, EX_OK, LockFailed
+from pyceleryc.utils.nodenames import default_nodename
+
+__all__ = ('beat',)
+
+#: Errors that say it all: a traceback would only hide them.
+_PLAIN = (ImproperlyConfigured, LockFailed, OSError, OperationalError)
+
+
+def _option(*names: str, **attributes: Any) -> Any:
+    return click.option(*names, cls=CeleryOption, help_group='Beat Options', **attributes)
+
+
+@click.command('beat', cls=CeleryDaemonCommand, context_settings={'allow_extra_args': True})
+@_option('--detach', is_flag=True, help='Run in the background.')
+@_option('-s', '--schedule', help="File of the schedule's last runs; default: the setting beat_schedule_filename.  "
+                                  'A suffix such as .db may be added.')
+@_option('-S', '--scheduler', help='Class of the scheduler, or its short name.')
+@_option('--max-interval', type=float, help='Seconds to sleep at most; default 300.')
+@_option('-l', '--loglevel', type=LOG_LEVEL, default='WARNING', help='Log from this level on; default WARNING.')
+@click.pass_context
+@handle_preload_options
+def beat(ctx: click.Context, detach: bool, uid: str | None, gid: str | None, umask: int | None,
+         executable: str | None, **options: Any) -> None:
+    """Send periodic tasks when they are due.
+
+    One beat must run, not more: each sends every task.
+    """
+    app = ctx.obj.app
+    try:
+        app.config_from_cmdline(ctx.args, namespace='beat')
+    except (KeyError, ValueError) as exc:
+        raise click.UsageError(f'Unable to parse extra configuration from command line.\nReason: {exc}', ctx) from exc
+    if not was_detached() and detach:
+        start_detached(ctx.obj, default_nodename(None), uid, gid, umask, executable, options)
+    become(ctx, uid, gid, umask)
+    ctx.exit(_run(ctx, options))
+
+
+def _run(ctx: click.Context, options: dict[str, Any]) -> int:
+    app = ctx.obj.app
+    try:
+        app.Beat(app=app, no_color=ctx.obj.no_color, quiet=ctx.obj.quiet, **options).run()
+    except _PLAIN as exc:
+        # The log may be a file that nobody looks at while the terminal says nothing.
+        click.secho(f'pyceleryc beat: {exc}', fg='red', file=sys.__stderr__)
+        return EX_FAILURE
+    except Exception:
+        traceback.print_exc(file=sys.__stderr__)
+        return EX_FAILURE
+    return EX_OK

@@ -197,12 +197,12 @@ class _chord(Signature):  # noqa: N801  the public name
 
     def stamp(self, visitor: Any = None, append_stamps: bool = False, **headers: Any) -> Any:
         """Put headers on the tasks of the header and on the body."""
-        header = self._header_group()
-        found = visitor.on_chord_header_start(header, **headers) if visitor else None
-        header.stamp(visitor, append_stamps, **merged(headers, found))
+        self.tasks = self._header_group()
+        found = visitor.on_chord_header_start(self, **headers) if visitor else None
+        for task in self.tasks.tasks:
+            task.stamp(visitor, append_stamps, **merged(headers, found))
         if visitor:
-            visitor.on_chord_header_end(header, **headers)
-        self.tasks = header
+            visitor.on_chord_header_end(self, **headers)
         if self.body is not None:
             found = visitor.on_chord_body(self, **headers) if visitor else None
             self.body.stamp(visitor, append_stamps, **merged(headers, found))

@@ -36,11 +36,12 @@ class StampingVisitor(metaclass=ABCMeta):
         """Called after the steps of a chain."""
 
     def on_chord_header_start(self, sig: Any, **header: Any) -> dict[str, Any]:
-        """Called before the header of a chord."""
-        return {}
+        """Called before the header of the chord *sig*, which is a group."""
+        return self.on_group_start(sig.tasks, **header)
 
     def on_chord_header_end(self, sig: Any, **header: Any) -> None:
-        """Called after the header of a chord."""
+        """Called after the header of the chord *sig*."""
+        self.on_group_end(sig.tasks, **header)
 
     def on_chord_body(self, sig: Any, **header: Any) -> dict[str, Any]:
         """Called before the body of a chord."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 import uuid
 
 import pytest
@@ -564,6 +565,8 @@ def test_replace_keeps_links(w, key):
     linked = w.replaced_by_chain.s(1)
     linked.link(w.note.s(key=key))
     assert linked.apply_async().get(timeout=15) == 111
+    w.notes_of(key)
+    time.sleep(0.5)  # for a second one
     assert w.notes_of(key) == [[111]]
 
 
@@ -639,15 +642,15 @@ def test_visitor_hooks(t):
 
         def on_group_start(self, group, **headers):
             calls.append(("group", len(group.tasks)))
-            return {"in_group": True, "stamped_headers": ["in_group"]}
+            return {"in_group": True, "other": 1, "stamped_headers": ["in_group"]}
 
         def on_chain_start(self, chain, **headers):
             calls.append(("chain", len(chain.tasks)))
             return {}
 
         def on_chord_header_start(self, sig, **headers):
-            calls.append(("header", None))
-            return {}
+            calls.append(("header", len(sig.tasks.tasks if hasattr(sig.tasks, "tasks") else sig.tasks)))
+            return {"in_header": True}
 
         def on_chord_body(self, sig, **headers):
             calls.append(("body", None))
@@ -677,7 +680,11 @@ def test_visitor_hooks(t):
     header = workflow.tasks[1].tasks
     for member in getattr(header, "tasks", header):
         assert member["options"]["own"] == "s"
-        assert member["options"]["in_group"] is True
-        assert sorted(member["options"]["stamped_headers"]) == ["in_group", "own"]
+        assert member["options"]["in_header"] is True
+        assert sorted(member["options"]["stamped_headers"]) == ["in_header", "own"]
+    assert "group" not in kinds  # the header is told by the hook of its own, unless that is not overridden
+    alone = group(t.add.s(1), t.add.s(2))
+    alone.stamp(Visitor())
+    assert sorted(alone.tasks[0]["options"]["stamped_headers"]) == ["in_group", "own"]
     with pytest.raises(TypeError):
         StampingVisitor()

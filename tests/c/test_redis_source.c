@@ -2,6 +2,7 @@
 /* Consuming from a real Redis. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "harness.h"
@@ -461,6 +462,40 @@ test_redis_source_polls_without_permission_to_track(void)
     PC_ASSERT(pc_mono_now().ns - start.ns < 400 * PC_NS_PER_MS);
     redis_sink_end(sink);
     end_world(&w);
+}
+
+void
+test_redis_source_over_a_unix_socket(void)
+{
+    char path[200];
+    redis_server server = {.port = 0};
+    PC_ASSERT(getcwd(path, sizeof path - 20) != NULL);
+    strcat(path, "/redis.sock");
+    const char *options[] = {"--unixsocket", path, NULL};
+    redis_server_start(&server, options, NULL);
+    pc_store_config rig = redis_rig_config(&server);
+    pc_broker_config config = redis_sink_config(&rig);
+    config.host = NULL;
+    config.port = 0;
+    config.unix_path = path;
+    config.unacked_key = "u";
+    config.unacked_index_key = "i";
+    config.sep = ":";
+    config.priority_steps = "0,5";
+    pc_producer *p = redis_sink_producer(&config);
+    redis_sink_publish(p, "", "q", 7, 0, 3);
+    PC_ASSERT_INT(redis_rig_int(&rig, "LLEN %sq:5", rig.key_prefix), 3);
+    redis_sink *sink = redis_sink_new(&config);
+    sink->hold = true;
+    redis_sink_start(sink, "q", 5);
+    redis_sink_until(sink, &sink->count, 3);
+    PC_ASSERT_INT(redis_rig_int(&rig, "HLEN %su", rig.key_prefix), 3);
+    PC_ASSERT_INT(redis_rig_int(&rig, "ZCARD %si", rig.key_prefix), 3);
+    redis_sink_end(sink);
+    PC_ASSERT_INT(redis_sink_size(p, "q"), 3);
+    p->ops->destroy(p);
+    redis_rig_clean(&rig);
+    redis_server_kill(&server);
 }
 
 static int

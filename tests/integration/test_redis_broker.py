@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from brokers import private_redis
 from fleet import Side, Worker, ours, theirs
 
 DATABASE = 9
@@ -234,3 +235,37 @@ def test_warm_shutdown_gives_back_at_once(env: dict[str, str], marks: Path, redi
 def test_banner_names_the_broker(env: dict[str, str]) -> None:
     with ours().worker(env) as worker:
         assert env["FLEET_BROKER"].replace("://", "://:**@") in worker.text()  # as Celery prints it
+
+
+@pytest.mark.limit(120)
+def test_broker_restarted_under_load(marks: Path, unique: Callable[[str], str]) -> None:
+    """A Redis that writes everything down is killed while tasks run and are published: none is lost."""
+    with private_redis({"appendonly": "yes", "appendfsync": "always"}) as server:
+        env = ours().env(server.url, None, unique("restart"), FLEET_MARKS=str(marks))
+        with ours().worker(env) as worker:
+            publish(ours(), env, "late", 2000)
+            time.sleep(0.1)
+            server.kill()
+            worker.wait_for("Trying again", 30)
+            server.start()
+            up = time.monotonic()
+            while worker.text().count("Connected to") < 2:
+                assert time.monotonic() - up < 10, worker.text()[-3000:]
+                time.sleep(0.02)
+            publish(ours(), env, "late", 2000, 2000)
+            seen = wait_all(marks, 4000, 60)
+    assert set(seen) == set(range(4000))
+
+
+@pytest.mark.limit(90)
+def test_busy_solo_worker_keeps_its_messages(env: dict[str, str], marks: Path) -> None:
+    """Its loop stands still for five leases and two socket timeouts; nobody takes its task away."""
+    env = with_options(env, lease=1, socket_timeout=2)
+    with ours().worker(env, "-P", "solo") as busy:
+        ours().client("for n in range(2):\n    tasks.late.delay(n, 5)\nresult = None", env)
+        busy.wait_for("received", 10)
+        with ours().worker(env, "-P", "solo"):
+            wait_all(marks, 2, 30)
+            time.sleep(1.5)
+        assert "Trying again" not in busy.text()
+    assert ran(marks) == Counter(range(2))

@@ -192,6 +192,37 @@ test_redis_source_gives_back_in_order_when_it_closes(void)
     end_world(&w);
 }
 
+/* Added and dropped while up; what comes from a queue without acks is not booked. */
+void
+test_redis_source_changes_its_queues(void)
+{
+    world w = make_world(false);
+    pc_err err = {0};
+    redis_sink *sink = redis_sink_new(&w.config);
+    sink->hold = true;
+    redis_sink_start(sink, "a", 5);
+    pc_queue b = {.name = "b", .exchange = "x", .exchange_type = "topic", .routing_key = "k.#",
+                  .no_ack = true};
+    redis_sink_for(sink, 0.1);
+    PC_ASSERT(sink->source->ops->add_queue(sink->source, &b, &err) == 0, "%s", err.msg);
+    redis_sink_for(sink, 0.1);
+    redis_sink_publish(w.producer, "x", "k.y", 0, 0, 8);
+    redis_sink_until(sink, &sink->count, 8);
+    PC_ASSERT_INT(number(&w, "HLEN", "unacked"), 0);
+    PC_ASSERT(sink->source->ops->drop_queue(sink->source, "b", &err) == 0, "%s", err.msg);
+    PC_ASSERT_INT(sink->source->ops->drop_queue(sink->source, "b", &err), -1);
+    PC_ASSERT_INT(err.code, PC_ENOTFOUND);
+    redis_sink_publish(w.producer, "x", "k.y", 0, 0, 2);
+    redis_sink_publish(w.producer, "", "a", 0, 50, 2);
+    redis_sink_until(sink, &sink->count, 10);
+    redis_sink_for(sink, 0.1);
+    PC_ASSERT_INT(sink->count, 10);
+    PC_ASSERT_STR(sink->bodies[8], "50");
+    PC_ASSERT_INT(redis_sink_size(w.producer, "b"), 2);
+    redis_sink_end(sink);
+    end_world(&w);
+}
+
 /* ---- the dead ---- */
 
 void

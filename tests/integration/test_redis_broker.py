@@ -211,6 +211,27 @@ def test_eta_beyond_the_visibility_timeout_runs_once(neighbour: Callable[[], Sid
     assert ran(marks) == Counter(range(5))
 
 
+@pytest.mark.parametrize(("dead", "heir"), [(ours, theirs), (theirs, ours)], ids=["celery-inherits", "ours-inherits"])
+@pytest.mark.limit(90)
+def test_left_by_the_other_kind(dead: Callable[[], Side], heir: Callable[[], Side], env: dict[str, str],
+                                marks: Path) -> None:
+    """A killed worker's messages, when only workers of the other kind remain: after visibility_timeout."""
+    env = with_options(env, visibility_timeout=2)
+    worker = Worker(dead(), env)
+    worker.wait_ready()
+    ours().client("for n in range(4):\n    tasks.late.delay(n, 1.5)\nresult = None", env)
+    worker.wait_for("received", 10)
+    worker.kill_group()
+    worker.end()
+    time.sleep(2.5)
+    with heir().worker(env, "-c", "4"):
+        wait_all(marks, 4, 40)
+    assert set(ran(marks)) == set(range(4))
+    if dead is ours:  # its entry waits for a worker that knows it
+        with ours().worker(with_options(env, lease=1)):
+            time.sleep(5)
+
+
 @pytest.mark.limit(90)
 def test_warm_shutdown_gives_back_at_once(env: dict[str, str], marks: Path, redis: Redis) -> None:
     """What has not started returns to the front, in order; nothing stays booked."""

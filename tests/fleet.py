@@ -70,6 +70,8 @@ class Worker:
     def __init__(self, side: Side, env: dict[str, str], options: tuple[str, ...] = ()) -> None:
         self.log = Path(tempfile.mkstemp(prefix=f"{side.name}-worker-", suffix=".log")[1])
         base = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", env.get("FLEET_LOGLEVEL", "INFO")]
+        if "-n" not in options:  # two nodes of one name disturb each other
+            base += ["-n", f"{side.name}-{self.log.stem[-8:]}@%h"]
         command = [side.python, "-m", side.name, "-A", env.get("FLEET_APP", "fleet_tasks"), "worker", *base, *(options or ("-c", "2"))]
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)

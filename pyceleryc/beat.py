@@ -174,14 +174,14 @@ class Scheduler:
             heapq.heappop(heap)
             following = self.reserve(entry)
             self.apply_entry(entry, producer=self.producer)
-            self._push(following, pause)
+            self._push(heap, following, pause)
             return 0
         pause = self.adjust(pause) if is_numeric_value(pause) else self.max_interval
         return float(min(pause, self.max_interval))
 
-    def _push(self, entry: Any, pause: Any) -> None:
+    def _push(self, heap: list[event_t], entry: Any, pause: Any) -> None:
         when = self._when(entry, pause if is_numeric_value(pause) else 0) or 0
-        heapq.heappush(self._heap or [], event_t(when, PRIORITY, entry))
+        heapq.heappush(heap, event_t(when, PRIORITY, entry))
 
     def _ask(self, entry: Any) -> Any:
         """Return what ``is_due`` says; an entry that fails must not end the others."""

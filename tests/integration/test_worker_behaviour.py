@@ -95,7 +95,7 @@ result = [state, info['pid'], r.get(timeout=20), info['hostname']]
         state, pid, ran_in, hostname = side.client(script, env)
     assert state == "STARTED"
     assert pid == ran_in
-    assert hostname.startswith("celery@")
+    assert hostname.startswith(f"{side.name}-")  # the node, see fleet.py
 
 
 def test_children_are_replaced_after_so_many_tasks(side: Side, env: dict[str, str]) -> None:

@@ -59,7 +59,7 @@ class Dumper:
     ) -> None:
         """Print an event about a task."""
         shown = ', '.join(f'{key}={event[key]}' for key in sorted(event))
-        self.say(f'{hostname} [{timestamp}] {humanize_type(type)}{"," if shown else ""} {task} {shown}')
+        self.say(f'{hostname} [{timestamp}] {humanize_type(type)}: {task} {shown}'.rstrip())
 
 
 def evdump(app: Any = None, out: TextIO = sys.stdout) -> None:

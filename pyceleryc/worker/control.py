@@ -197,7 +197,7 @@ def autoscale(state: Any, max: int | None = None, min: int | None = None, **kwar
 def shutdown(state: Any, msg: str = 'Got shutdown from remote', **kwargs: Any) -> Any:
     """Finish what runs, and exit; there is no reply."""
     logger.warning('%s', msg)
-    state.consumer.stop(exitcode=0)
+    state.machine.end()
     return NO_REPLY
 
 

@@ -248,7 +248,8 @@ class EventHooks(Hooks):
                 return
         type_ = {'FAILURE': 'task-failed', 'REJECTED': 'task-failed', 'RETRY': 'task-retried'}.get(state)
         if type_ is not None:
-            reason = getattr(exc, 'exc', None) if state == 'RETRY' else None
+            # As Celery has it: None where the task gave no exception to retry().
+            reason = getattr(exc, 'exc', None) if state == 'RETRY' else exc
             self.events.task(type_, {
-                'uuid': request.id, 'exception': saferepr(exc if reason is None else reason),
+                'uuid': request.id, 'exception': saferepr(reason),
                 'traceback': ExceptionInfo.of(exc).traceback})

@@ -13,7 +13,7 @@ from kombu import Queue
 from pyceleryc import _state, states
 from pyceleryc.app.context import Context
 from pyceleryc.app.trace import register_all
-from pyceleryc.exceptions import TaskRevokedError
+from pyceleryc.exceptions import TaskRevokedError, WorkerShutdown, WorkerTerminate
 from pyceleryc.worker import state as worker_state
 from pyceleryc.worker.autoscale import Autoscaler
 from pyceleryc.worker.emitter import WorkerEvents
@@ -45,6 +45,7 @@ class Steering:
     multiplier: int
     prefetch: int
     wanted: Any
+    stop: Any
 
     def _init_steering(
         self, task_events: bool | None, heartbeat: float | None, autoscale: tuple[int, int] | None,
@@ -84,7 +85,21 @@ class Steering:
 
     def _look_for_stop(self) -> None:
         self.core.call_later(STOP_PERIOD, self._look_for_stop)
-        worker_state.maybe_shutdown()
+        try:
+            worker_state.maybe_shutdown()
+        except WorkerTerminate as exc:
+            self.end(exc.code, cold=True)
+        except WorkerShutdown as exc:
+            self.end(exc.code)
+
+    def end(self, exitcode: Any = 0, cold: bool = False) -> None:
+        """Shut the worker down; its program exits with *exitcode*."""
+        if self.consumer is self:  # there is no program around
+            self.stop(int(cold))
+        elif cold:
+            self.consumer.terminate(exitcode=exitcode)
+        else:
+            self.consumer.stop(exitcode=exitcode)
 
     def release(self) -> None:
         """The machine ends."""

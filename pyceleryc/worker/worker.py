@@ -78,6 +78,7 @@ class WorkController:
         }
         self.statedb = node_format(statedb or self.app.conf.worker_state_db, self.hostname)
         self._kept: Persistent | None = None
+        self._ended = False
         self.concurrency = 1 if self.pool_name == "solo" else concurrency or self.app.conf.worker_concurrency or os.cpu_count() or 1
         signals.worker_init.send(sender=self)
 
@@ -124,6 +125,7 @@ class WorkController:
             raise
         finally:
             signals.worker_shutdown.send(sender=self)
+            self._ended = True
             self.machine.close()
             self._close_statedb()
             self.app.loader.shutdown_worker()
@@ -167,7 +169,7 @@ class WorkController:
         if exitcode is not None:
             self.exitcode = exitcode
         self._stop_asked = (how, timeout)
-        if self.machine is not None:
+        if self.machine is not None and not self._ended:
             self.machine.stop(how, timeout)
 
     @property

@@ -186,6 +186,34 @@ test_redis_producer_reports_a_list_that_is_none(void)
     redis_rig_clean(&rig);
 }
 
+static int
+create_and_publish(void *ctx)
+{
+    pc_err err = {0};
+    pc_message message;
+    pc_message_init(&message);
+    message.body = pc_slice_str("x");
+    message.routing_key = pc_slice_str("q");
+    pc_producer *p = pc_producer_find("redis")->create(ctx, NULL, &err);
+    if (p == NULL) {
+        return -1;
+    }
+    int rc = p->ops->connect(p, redis_rig_in(1), &err);
+    rc = rc < 0 ? rc : p->ops->publish(p, &message, false, (pc_wall){0}, false, redis_rig_in(1), &err);
+    rc = rc < 0 ? rc : p->ops->flush(p, redis_rig_in(1), &err);
+    p->ops->destroy(p);
+    return rc;
+}
+
+void
+test_redis_producer_survives_lack_of_memory(void)
+{
+    pc_store_config rig = redis_rig_config(NULL);
+    pc_broker_config config = redis_sink_config(&rig);
+    PC_ASSERT(PC_OOM(create_and_publish, &config) > 10);
+    redis_rig_clean(&rig);
+}
+
 /* ---- threads ---- */
 
 static void *

@@ -139,6 +139,73 @@ test_redis_source_respects_prefetch_and_requeues(void)
     end_world(&w);
 }
 
+/* What kombu reads when it restores: the envelope byte for byte, where it goes, and a time like its own. */
+void
+test_redis_source_books_as_kombu_does(void)
+{
+    world w = make_world(false);
+    redis_sink_publish(w.producer, "", "q", 3, 0, 1);
+    pc_reply *text = redis_rig_do(&w.rig, "LINDEX %sq\x06\x16" "3 0", w.rig.key_prefix);
+    redis_sink *sink = redis_sink_new(&w.config);
+    sink->hold = true;
+    redis_sink_start(sink, "q", 1);
+    redis_sink_until(sink, &sink->count, 1);
+    char want[2000];
+    snprintf(want, sizeof want, "[%s, \"\", \"q\"]", text->text.ptr);
+    pc_reply *all = redis_rig_do(&w.rig, "HGETALL %sunacked", w.rig.key_prefix);
+    PC_ASSERT_INT(all->len, 2);
+    PC_ASSERT_STR(all->children[1]->text.ptr, want);
+    pc_reply *score = redis_rig_do(&w.rig, "ZSCORE %sunacked_index %s", w.rig.key_prefix,
+                                   all->children[0]->text.ptr);
+    double age = (double)pc_wall_now().us / 1e6 - atof(score->text.ptr);
+    PC_ASSERT(age > -1 && age < 5, "%s is %g s old", score->text.ptr, age);
+    pc_reply_free(score);
+    pc_reply_free(all);
+    redis_sink_settle(sink, 0, PC_REQUEUE);
+    redis_sink_until(sink, &sink->count, 2);
+    all = redis_rig_do(&w.rig, "HVALS %sunacked", w.rig.key_prefix);
+    static const char headers[] = "\"headers\": {\"redelivered\": true, \"id\": 1, ";
+    static const char info[] = "\"delivery_info\": {\"redelivered\": true, \"exchange\": \"\", ";
+    PC_ASSERT(strstr(all->children[0]->text.ptr, headers) != NULL, "%s", all->children[0]->text.ptr);
+    PC_ASSERT(strstr(all->children[0]->text.ptr, info) != NULL, "%s", all->children[0]->text.ptr);
+    PC_ASSERT_INT(sink->redelivered, 1);
+    pc_reply_free(all);
+    pc_reply_free(text);
+    redis_sink_settle(sink, 1, PC_ACK);
+    redis_sink_end(sink);
+    expect_nothing_left(&w);
+    end_world(&w);
+}
+
+/* More than a claim may carry at once. */
+void
+test_redis_source_takes_large_messages(void)
+{
+    world w = make_world(false);
+    size_t len = 3 << 20;
+    char *body = pc_alloc(len);
+    PC_ASSERT(body != NULL);
+    memset(body, 'x', len);
+    for (int i = 0; i < 5; i++) {
+        pc_err err = {0};
+        pc_message message;
+        pc_message_init(&message);
+        message.body = pc_slice_of(body, len);
+        message.routing_key = pc_slice_str("q");
+        PC_ASSERT(w.producer->ops->publish(w.producer, &message, false, (pc_wall){0}, false,
+                                           redis_rig_in(5), &err) == 0, "%s", err.msg);
+    }
+    pc_free(body);
+    PC_ASSERT(w.producer->ops->flush(w.producer, redis_rig_in(10), NULL) == 0);
+    redis_sink *sink = redis_sink_new(&w.config);
+    redis_sink_start(sink, "q", 0);
+    redis_sink_until(sink, &sink->count, 5);
+    PC_ASSERT_INT(sink->downs, 0);
+    redis_sink_end(sink);
+    expect_nothing_left(&w);
+    end_world(&w);
+}
+
 void
 test_redis_source_asks_priorities_first_and_queues_in_turn(void)
 {

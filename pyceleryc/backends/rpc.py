@@ -38,7 +38,7 @@ class RPCBackend(CoreBackend):
     def client_config(self) -> dict[str, Any]:
         """Return the configuration of ``_core.Results``."""
         broker = self.app.amqp.core_config()
-        if broker is None:
+        if broker is None or broker['scheme'] == 'redis':
             raise ImproperlyConfigured(
                 'result_backend "rpc://" needs an amqp://, sqlite:// or memory:// broker, and '
                 f'the broker is {self.app.conf.broker_write_url!r}: set another result_backend')

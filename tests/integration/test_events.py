@@ -98,7 +98,7 @@ def test_all_events(amqp_url: str, unique: Callable[[str], str], worker: str, wa
             script = ("add = tasks.add.apply_async([1, 2], task_id='e-add'); tasks.fail.apply_async(['x'], task_id='e-fail')\n"
                       "tasks.again.apply_async(task_id='e-again'); tasks.tell.apply_async(task_id='e-tell')\n"
                       "tasks.quiet.apply_async(task_id='e-quiet')\n"
-                      "tasks.add.apply_async([1, 2], task_id='e-old', expires=-1)\n"
+                      "tasks.add.apply_async([1, 2], task_id='e-old', countdown=1.5, expires=1)\n"
                       "tasks.nap.apply_async([30], task_id='e-nap')\nimport time; time.sleep(1.5)\n"
                       f"app = tasks.app; app.control.terminate('e-nap', destination=[{node!r}], reply=True, timeout=15)\n"
                       "result = add.get(timeout=10)")
@@ -108,7 +108,7 @@ def test_all_events(amqp_url: str, unique: Callable[[str], str], worker: str, wa
             check(watch, node)
             assert [event["type"] for event in events if event.get("uuid") == "e-add" and event["hostname"] == node] == [
                 "task-received", "task-started", "task-succeeded"]
-            clocks = [event["clock"] for event in events if event["hostname"] == node]
+            clocks = [event["clock"] for event in events if event.get("uuid") == "e-add" and event["hostname"] == node]
             assert clocks == sorted(clocks)
         finally:
             watch.end()

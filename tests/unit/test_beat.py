@@ -124,11 +124,11 @@ def test_sleeps_as_long_as_nothing_is_due(app: Celery, clock: Clock) -> None:
 
 
 def test_an_entry_that_is_added_is_noticed(app: Celery, clock: Clock) -> None:
-    scheduler = begin(app, clock, {"one": {"task": "one", "schedule": 90}})
+    scheduler = begin(app, clock, {"one": {"task": "unit.one", "schedule": 90}})
     scheduler.tick()
-    scheduler.add(name="two", task="two", schedule=3)
+    scheduler.add(name="two", task="unit.two", schedule=3)
     assert scheduler.tick() == pytest.approx(2.99)
-    assert [name for _, name in let_pass(scheduler, clock, 4)] == ["two"]
+    assert [name for _, name in let_pass(scheduler, clock, 4)] == ["unit.two"]
 
 
 def test_an_entry_that_fails_does_not_stop_the_others(app: Celery, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
@@ -214,7 +214,7 @@ def test_clock_watch() -> None:
 
 
 def test_merge_keeps_last_runs(app: Celery, clock: Clock) -> None:
-    scheduler = begin(app, clock, {"a": {"task": "a", "schedule": 3}, "b": {"task": "b", "schedule": 3}})
+    scheduler = begin(app, clock, {"a": {"task": "unit.a", "schedule": 3}, "b": {"task": "b", "schedule": 3}})
     clock.pass_(9)
     scheduler.reserve(scheduler.schedule["a"])
     scheduler.merge_inplace({"a": {"task": "other", "schedule": 5, "args": (1,)}, "c": {"task": "c", "schedule": 1}})
@@ -251,7 +251,7 @@ def test_entry(app: Celery) -> None:
 
 def test_last_runs_are_kept(app: Celery, clock: Clock, tmp_path: Path) -> None:
     path = str(tmp_path / "schedule")
-    entries = {"a": {"task": "a", "schedule": 60}}
+    entries = {"a": {"task": "unit.a", "schedule": 60}}
     scheduler = begin(app, clock, entries, SentStored, schedule_filename=path)
     let_pass(scheduler, clock, 70)
     scheduler.close()
@@ -276,7 +276,7 @@ def test_a_rare_run_is_stored_at_once(app: Celery, clock: Clock, tmp_path: Path)
 def test_content_is_celerys(app: Celery, clock: Clock, tmp_path: Path) -> None:
     """The keys, and in the pickles no name of ours: Celery itself reads them."""
     path = str(tmp_path / "schedule")
-    begin(app, clock, {"a": {"task": "a", "schedule": crontab(5)}}, SentStored, schedule_filename=path).close()
+    begin(app, clock, {"a": {"task": "unit.a", "schedule": crontab(5)}}, SentStored, schedule_filename=path).close()
     with dbm.open(path, "r") as db:
         content = {key: db[key] for key in db.keys()}
     assert set(content) == {b"entries", b"__version__", b"tz", b"utc_enabled"}
@@ -288,12 +288,12 @@ def test_content_is_celerys(app: Celery, clock: Clock, tmp_path: Path) -> None:
 def test_damaged_file(app: Celery, clock: Clock, tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "schedule"
     Path(f"{path}{suffix}").write_bytes(b"garbage" * 100)
-    scheduler = begin(app, clock, {"a": {"task": "a", "schedule": 5}}, SentStored, schedule_filename=str(path))
+    scheduler = begin(app, clock, {"a": {"task": "unit.a", "schedule": 5}}, SentStored, schedule_filename=str(path))
     assert list(scheduler.schedule) == ["a"]
     if suffix in ("", "-journal"):
         assert "Removing corrupted schedule file" in caplog.text
     scheduler.close()
-    assert ScheduleFile(str(path)).load()["entries"]["a"].task == "a"
+    assert ScheduleFile(str(path)).load()["entries"]["a"].task == "unit.a"
 
 
 def test_crash_in_mid_write(tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def _die_after(count: int, action: Any) -> None:
 def test_full_disk(app: Celery, clock: Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Beat goes on, the file stays as it was, and storing is tried again."""
     path = str(tmp_path / "schedule")
-    scheduler = begin(app, clock, {"a": {"task": "a", "schedule": 5}}, SentStored, schedule_filename=path)
+    scheduler = begin(app, clock, {"a": {"task": "unit.a", "schedule": 5}}, SentStored, schedule_filename=path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
@@ -338,7 +338,7 @@ def test_full_disk(app: Celery, clock: Clock, tmp_path: Path, caplog: pytest.Log
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
     assert "Cannot store the schedule" in caplog.text
-    assert scheduler.sent == ["a"] * 4
+    assert scheduler.sent == ["unit.a"] * 4
     assert ScheduleFile(path).load()["entries"]["a"].total_run_count == 0
     scheduler.sync()
     assert ScheduleFile(path).load()["entries"]["a"].total_run_count == 4
@@ -353,11 +353,11 @@ def test_place_that_cannot_be_written(app: Celery, clock: Clock, tmp_path: Path)
 
 def test_other_time_zone_begins_anew(app: Celery, clock: Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = str(tmp_path / "schedule")
-    scheduler = begin(app, clock, {"a": {"task": "a", "schedule": 5}}, SentStored, schedule_filename=path)
+    scheduler = begin(app, clock, {"a": {"task": "unit.a", "schedule": 5}}, SentStored, schedule_filename=path)
     scheduler.reserve(scheduler.schedule["a"])
     scheduler.close()
     app.conf.timezone = "Asia/Tokyo"
-    again = begin(app, clock, {"a": {"task": "a", "schedule": 5}}, SentStored, schedule_filename=path)
+    again = begin(app, clock, {"a": {"task": "unit.a", "schedule": 5}}, SentStored, schedule_filename=path)
     assert again.schedule["a"].total_run_count == 0
     assert "Reset: tz changed from None to 'Asia/Tokyo'" in caplog.text
 

@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property, partial
 from typing import Any
 
 from kombu import Connection, Consumer, Exchange, Producer, Queue, pools
@@ -11,6 +12,7 @@ from kombu.compression import compress
 
 from pyceleryc import signals
 from pyceleryc.app import routes as _routes
+from pyceleryc.app.batch import Batch
 from pyceleryc.app.drivers import broker_config, broker_urls, queue_config
 from pyceleryc.app.messages import TaskMessages, encode, task_message, unix_time
 from pyceleryc.app.publisher import NO_RETRY, Publisher, RetryPolicy
@@ -177,6 +179,24 @@ class AMQP(TaskMessages):
         """The process's ``_core.Producer``, or None."""
         return None if self.publisher is None else self.publisher.core
 
+    def batch(self) -> AbstractContextManager[Batch | None]:
+        """Return a context manager that collects the tasks sent in its block by this thread.
+
+        They leave together at its end: in one write to RabbitMQ, in one transaction of SQLite.
+        If the block raises none of them is sent.  ``before_task_publish`` is sent in the block,
+        ``after_task_publish`` once the messages have left.  What is sent with a kombu producer
+        or connection of the caller's, and through transports without a C driver, leaves at once.
+        """
+        if self.publisher is None or is_patched(Producer.publish):
+            return nullcontext()
+        return self.publisher.collect()
+
+    @property
+    def current_batch(self) -> Batch | None:
+        """What :meth:`batch` collects in this thread, or None."""
+        publisher = self.__dict__.get('publisher')
+        return None if publisher is None else publisher.batch
+
     @property
     def producer_pool(self) -> Any:
         """Kombu's pool of producers."""
@@ -234,11 +254,14 @@ class AMQP(TaskMessages):
             compression=compression or settings.compression,
             delivery_mode=self._delivery_mode(queue, delivery_mode), timeout=timeout,
             confirm_timeout=confirm_timeout)
-        self._announce(name, body, all_headers, exchange, routing_key, properties)
-        if sent_event is not None:
-            self._send_event(
-                event_dispatcher, producer, sent_event, queue, exchange, routing_key, retry,
-                policy)
+        tell = partial(
+            self._tell, name, body, all_headers, exchange, routing_key, properties,
+            event_dispatcher, producer, sent_event, queue, retry, policy)
+        batch = self.current_batch if producer is None else None
+        if batch is None:
+            tell()
+        else:
+            batch.afterwards(tell)
 
     def _queue(self, queue: Any, exchange: Any) -> Queue | None:
         if queue is None and exchange is None:
@@ -315,6 +338,18 @@ class AMQP(TaskMessages):
             return properties.pop('due', None)
         return unix_time(eta)
 
+    def _tell(
+        self, name: str, body: Any, headers: dict[str, Any], exchange: str,
+        routing_key: str | None, properties: dict[str, Any], dispatcher: Any, producer: Any,
+        sent_event: dict[str, Any] | None, queue: Queue | None, retry: bool,
+        policy: dict[str, Any],
+    ) -> None:
+        """Do what is to be done when a message has been published."""
+        self._announce(name, body, headers, exchange, routing_key, properties)
+        if sent_event is not None:
+            self._send_event(
+                dispatcher, producer, sent_event, queue, exchange, routing_key, retry, policy)
+
     def _announce(
         self, name: str, body: Any, headers: dict[str, Any], exchange: str,
         routing_key: str | None, properties: dict[str, Any],
@@ -341,6 +376,8 @@ class AMQP(TaskMessages):
         fields.update(
             queue=getattr(queue, 'name', queue), exchange=exchange, routing_key=routing_key)
         dispatcher = dispatcher or self._event_dispatcher
+        if dispatcher.exchange is None:  # not with this broker
+            return
         if producer is not None:
             dispatcher.publish('task-sent', fields, producer, retry=retry, retry_policy=policy)
             return

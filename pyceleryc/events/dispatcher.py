@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,8 +17,8 @@ from pyceleryc.utils.time import utcoffset
 
 __all__ = ('EventDispatcher',)
 
-#: Events kept while they cannot be sent; then the oldest are lost.
-OUTBOUND_MAX = 10000
+#: Events, or batches of them, kept while they cannot be sent; then the oldest are lost.
+OUTBOUND_MAX = 1000
 
 
 class EventDispatcher:

@@ -177,7 +177,7 @@ class Link:
 
 def _let_go(connection: Any) -> None:
     """Close the socket only.  The library would wait for an answer, or end it for the parent, too."""
-    transport = getattr(connection._connection, 'transport', None)
+    transport = getattr(connection._connection, '_transport', None)
     sock = getattr(transport, 'sock', None)
     if sock is not None:
         transport.sock = None

@@ -188,3 +188,11 @@ def test_camera(app: Celery) -> None:
     camera.capture()
     camera.capture()
     assert camera.pictures == [1] and state.event_count == 0
+
+
+def test_sending_tasks_with_events_where_there_are_none(tmp_path: Any) -> None:
+    app = Celery("events", broker=f"sqlite:///{tmp_path}/q.db", set_as_current=False)
+    app.conf.task_send_sent_event = True
+    app.task(lambda: None, name="events.nothing").delay()
+    assert app.amqp.producer.size("celery", 5.0)[0] == 1
+    app.close()

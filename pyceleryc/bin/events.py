@@ -11,6 +11,7 @@ from kombu.exceptions import OperationalError
 from pyceleryc.app.drivers import has_fanout
 from pyceleryc.bin.base import LOG_LEVEL, CeleryDaemonCommand, CeleryOption, handle_preload_options
 from pyceleryc.platforms import detached, set_process_title, strargv
+from pyceleryc.utils.imports import cwd_in_path, symbol_by_name
 
 __all__ = ('events',)
 
@@ -74,6 +75,11 @@ def _camera(
 ) -> None:
     from pyceleryc.events.snapshot import evcam
 
+    try:
+        with cwd_in_path():
+            symbol_by_name(camera)
+    except (ImportError, AttributeError, ValueError) as exc:
+        raise click.UsageError(f'there is no camera {camera!r}: {exc}') from exc
     _title('camera')
 
     def run(own_pidfile: str | None) -> None:
@@ -81,7 +87,8 @@ def _camera(
               pidfile=own_pidfile, app=app)
 
     if not detach:
-        run(pidfile)
+        with cwd_in_path():
+            run(pidfile)
         return
     with detached(logfile, pidfile, uid, gid, 0o022 if umask is None else umask, workdir,
                   fake=bool(os.environ.get('C_FAKEFORK'))):

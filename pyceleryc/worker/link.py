@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger('celery.worker.control')
 
+_WATCHABLE = frozenset({'amqp', 'amqps', 'redis', 'rediss'})
 #: Seconds until the next attempt to connect: doubled each time, up to the last.
 FIRST_PAUSE, LAST_PAUSE = 1.0, 32.0
 #: Seconds that a write may wait for a peer that takes nothing.
@@ -41,7 +42,7 @@ class Link:
         self.connection: Any = None
         self.wanted = False
         self._on_open, self._on_close = on_open, on_close
-        self._fd = -1
+        self._fds: list[int] = []
         self._pause = FIRST_PAUSE
         self._waiting = False
         self._draining = False
@@ -62,8 +63,8 @@ class Link:
         self.connection = connection
         try:
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, interval_max=0)
-            self._attach()
             self._on_open(connection.default_channel)
+            self._attach()
         except self._errors() as exc:
             self._broken(exc)
             return
@@ -73,7 +74,8 @@ class Link:
 
     def _new_connection(self) -> Any:
         # A confirm would have to be waited for.
-        options = {'write_timeout': WRITE_TIMEOUT, 'confirm_publish': False}
+        is_amqp = scheme_of(broker_urls(self.app.conf.broker_read_url)[0]).startswith('amqp')
+        options = {'write_timeout': WRITE_TIMEOUT, 'confirm_publish': False} if is_amqp else {}
         return self.app.connection_for_read(
             heartbeat=self.app.conf.broker_heartbeat, transport_options=options)
 
@@ -82,11 +84,19 @@ class Link:
                 *self.connection.connection_errors, *self.connection.channel_errors, OSError)
 
     def _attach(self) -> None:
-        self._fd = self.connection.connection.transport.sock.fileno()
-        self.machine.core.add_reader(self._fd, self._on_readable)
+        for fd in self._sockets():
+            self.machine.core.add_reader(fd, self._on_readable)
+            self._fds.append(fd)
         interval = self.connection.get_heartbeat_interval()
         if interval:
             self._beat(self.connection, interval / HEARTBEAT_RATE)
+
+    def _sockets(self) -> list[int]:
+        if self.connection.transport.driver_type != 'redis':
+            return [self.connection.connection.transport.sock.fileno()]
+        # Kombu subscribes when it is asked for messages for the first time.
+        self._drain()
+        return list(self.connection.transport.cycle.fds)
 
     def _beat(self, connection: Any, pause: float) -> None:
         def due() -> None:
@@ -146,12 +156,14 @@ class Link:
 
     def _drop(self) -> None:
         connection, self.connection = self.connection, None
-        if self._fd >= 0:
-            self.machine.core.remove_reader(self._fd)
-            self._fd = -1
+        self._detach()
         self._on_close()
         if connection is not None:
             _let_go(connection)
+
+    def _detach(self) -> None:
+        while self._fds:
+            self.machine.core.remove_reader(self._fds.pop())
 
     def close(self) -> None:
         """Say good-bye."""
@@ -159,9 +171,7 @@ class Link:
         connection, self.connection = self.connection, None
         if connection is None:
             return
-        if self._fd >= 0:
-            self.machine.core.remove_reader(self._fd)
-            self._fd = -1
+        self._detach()
         try:
             connection.release()
         except Exception as exc:  # it is over either way
@@ -185,6 +195,6 @@ def _let_go(connection: Any) -> None:
 
 
 def _is_possible(app: Any) -> bool:
-    """AMQP has a socket that can be watched; our own brokers have no way to reach all workers."""
+    """These have sockets that can be watched; our own brokers have no way to reach all workers."""
     url = app.conf.broker_read_url
-    return has_fanout(url) and scheme_of(broker_urls(url)[0]) in ('amqp', 'amqps')
+    return has_fanout(url) and scheme_of(broker_urls(url)[0]).partition('+')[0] in _WATCHABLE

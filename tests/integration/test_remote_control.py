@@ -447,3 +447,21 @@ def test_names_of_worker_state(app: Celery) -> None:
         assert result.id in state.requests and state.total_count["ctl.nap"] == 1
         assert state.all_total_count[0] == 1
         result.get(timeout=10)
+
+
+@pytest.mark.parametrize("pool", ["solo", "prefork"])
+def test_redis(redis_url: str, unique: Callable[[str], str], pool: str) -> None:
+    queue = unique("ctl")
+    app = Celery("ctl", broker=redis_url, backend=redis_url, set_as_current=False)
+    app.conf.update(task_default_queue=queue, control_exchange=f"{queue}-control", event_exchange=f"{queue}-events")
+    app.task(lambda: 5, name="ctl.five")
+    with embedded(app, pool=pool, concurrency=1, hostname="r@here"):
+        assert ask(app, "ping") == {"ok": "pong"}
+        assert ask(app, "enable_events") == {"ok": "task events enabled"}
+        assert app.tasks["ctl.five"].delay().get(timeout=10) == 5
+        assert ask(app, "stats")["total"] == {"ctl.five": 1}
+    with app.connection_for_write() as connection:
+        client = connection.default_channel.client
+        for key in client.keys(f"*{queue}*"):
+            client.delete(key)
+    app.close()

@@ -44,3 +44,13 @@ def add(number: int, other: int) -> int:
 @app.task
 def echo(value: int) -> int:
     return value
+
+
+@app.task
+def plus(value: int, other: int) -> int:
+    return value + other
+
+
+@app.task
+def total(values: list[int]) -> int:
+    return sum(values)

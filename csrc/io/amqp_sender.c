@@ -8,12 +8,15 @@
 #define POLL_IDLE (10 * PC_NS_PER_MS)  // after such a pause the connection may be gone
 #define LARGE_BODY ((size_t)1024 * 1024)
 #define USER_TIMEOUT_MS 60000
+#define CHUNK ((size_t)256 * 1024)  // of a batch; leaves as one write
+#define OVERHEAD 200u               // of a message's frames and properties, about
 
-/* A thread that waits for one message's confirm; on its stack. */
+/* A thread that waits for the confirms of the messages first to last; on its stack. */
 typedef struct waiter {
     pc_link link;
-    uint64_t serial;
-    bool done;
+    uint64_t first;
+    uint64_t last;
+    size_t open;  // not settled yet
     bool failed;
     pc_err err;
 } waiter;
@@ -25,7 +28,7 @@ find_waiter(const pc_amqp_sender *s, uint64_t serial)
 {
     for (pc_link *at = s->waiters.next; at != &s->waiters; at = at->next) {
         waiter *w = PC_CONTAINER_OF(at, waiter, link);
-        if (w->serial == serial) {
+        if (w->first <= serial && serial <= w->last) {
             return w;
         }
     }
@@ -38,9 +41,11 @@ on_settled(void *ctx, void *cookie, const pc_err *why)
     pc_amqp_sender *s = ctx;
     waiter *w = find_waiter(s, (uint64_t)(uintptr_t)cookie);
     if (w != NULL) {
-        w->done = true;
-        w->failed = why != NULL;
-        w->err = why == NULL ? (pc_err){0} : *why;
+        w->open--;
+        if (why != NULL && !w->failed) {
+            w->failed = true;
+            w->err = *why;
+        }
     } else if (why != NULL) {
         pc_log_write(s->log, PC_ERROR, "A message was refused and is lost: %s", why->msg);
         s->has_refusal = true;
@@ -107,7 +112,7 @@ is_flushed(void *ctx)
 static int
 is_confirmed(void *ctx)
 {
-    return ((const waiter *)ctx)->done;
+    return ((const waiter *)ctx)->open == 0;
 }
 
 static int
@@ -203,10 +208,13 @@ wait_for_confirm(pc_amqp_sender *s, waiter *w, pc_mono deadline, pc_err *err)
     if (s->confirm < 2) {
         return 0;  // it stays in the window
     }
-    pc_amqp_window_cancel(&s->link.window, (void *)(uintptr_t)w->serial);
+    for (uint64_t serial = w->first; serial <= w->last; serial++) {
+        pc_amqp_window_cancel(&s->link.window, (void *)(uintptr_t)serial);
+    }
     return pc_fail(err, PC_ETIMEOUT,
-                   "%s: the message was sent but not confirmed in time; it may arrive nevertheless",
-                   s->link.conn.name);
+                   "%s: %zu messages were sent but not confirmed in time; they may arrive "
+                   "nevertheless",
+                   s->link.conn.name, w->open);
 }
 
 static int
@@ -252,6 +260,13 @@ push(pc_amqp_sender *s, uint64_t serial, pc_mono deadline, pc_err *err)
     return send_again(s, serial, deadline, err);
 }
 
+/* Large ones are what a broker refuses. */
+static bool
+must_wait(const pc_amqp_sender *s, const pc_message *message)
+{
+    return s->confirm == 2 || (s->confirm == 1 && message->body.len >= LARGE_BODY);
+}
+
 int
 pc_amqp_sender_publish(pc_amqp_sender *s, const pc_message *message, bool mandatory,
                        pc_mono deadline, pc_err *err)
@@ -266,20 +281,151 @@ pc_amqp_sender_publish(pc_amqp_sender *s, const pc_message *message, bool mandat
             return -1;
         }
     }
-    waiter w = {.serial = ++s->serial};
-    if (pc_amqp_link_put(&s->link, message, mandatory, (void *)(uintptr_t)w.serial, err) < 0) {
+    uint64_t serial = ++s->serial;
+    if (pc_amqp_link_put(&s->link, message, mandatory, (void *)(uintptr_t)serial, err) < 0) {
         return -1;
     }
-    bool waits = s->confirm == 2 || (s->confirm == 1 && message->body.len >= LARGE_BODY);
-    if (!waits) {
-        return push(s, w.serial, deadline, err);
+    if (!must_wait(s, message)) {
+        return push(s, serial, deadline, err);
     }
+    waiter w = {.first = serial, .last = serial, .open = 1};
     pc_list_put_back(&s->waiters, &w.link);
-    int rc = push(s, w.serial, deadline, err);
+    int rc = push(s, serial, deadline, err);
     if (rc == 0) {
         rc = wait_for_confirm(s, &w, deadline, err);
     }
     pc_link_remove(&w.link);
+    return rc;
+}
+
+/* ---- publishing many ---- */
+
+typedef struct many {
+    const pc_outgoing *messages;
+    size_t n;
+    size_t put;      // so many are in the window, or written
+    uint64_t first;  // serial of the first one; they are reserved
+    unsigned downs;  // of the link, when the last chunk began
+} many;
+
+static int
+wait_for_room(pc_amqp_sender *s, size_t bytes, pc_mono deadline, pc_err *err)
+{
+    condition c = {s, s->link.downs, bytes};
+    pc_amqp_link_wake(&s->link);
+    return wait_for(s, may_publish, &c, deadline, err);
+}
+
+/* Puts messages until a chunk is full or there is no room; at least one. */
+static int
+put_chunk(pc_amqp_sender *s, many *m, pc_mono deadline, pc_err *err)
+{
+    size_t bytes = 0;
+    while (m->put < m->n && bytes < CHUNK) {
+        const pc_outgoing *next = &m->messages[m->put];
+        condition c = {s, s->link.downs, next->message.body.len};
+        if (!may_publish(&c)) {
+            if (bytes > 0) {
+                return 0;  // what is there leaves first
+            }
+            if (wait_for_room(s, c.bytes, deadline, err) < 0) {
+                return -1;
+            }
+        }
+        m->downs = bytes == 0 ? s->link.downs : m->downs;
+        if (pc_amqp_link_put(&s->link, &next->message, next->mandatory,
+                             (void *)(uintptr_t)(m->first + m->put), err) < 0) {
+            return -1;
+        }
+        m->put++;
+        bytes += next->message.body.len + next->message.headers.len + OVERHEAD;
+    }
+    return 0;
+}
+
+static int
+put_all(pc_amqp_sender *s, many *m, pc_mono deadline, pc_err *err)
+{
+    while (m->put < m->n) {
+        size_t before = m->put;
+        if (poll_link(s, pc_mono_now(), err) < 0 || put_chunk(s, m, deadline, err) < 0) {
+            return -1;
+        }
+        pc_amqp_link_send(&s->link);
+        bool flushed = pc_amqp_conn_is_ready(&s->link.conn) &&
+                       pc_stream_flush_now(&s->link.conn.stream, NULL) == 0;
+        if (s->confirm == 0 && (!flushed || s->link.downs != m->downs)) {
+            m->put = before;
+            return pc_fail(err, PC_EIO, "%s: messages may be lost: the connection broke",
+                           s->link.conn.name);
+        }
+    }
+    return 0;
+}
+
+static int
+is_written_or_down(void *ctx)
+{
+    const condition *c = ctx;
+    return c->s->link.downs != c->downs || pc_buf_len(&c->s->link.conn.stream.out) == 0;
+}
+
+/* With confirms: nothing is left to send, also after a reconnect. Without: it is gone. */
+static int
+wait_until_sent(pc_amqp_sender *s, many *m, pc_mono deadline, pc_err *err)
+{
+    condition c = {.s = s, .downs = s->confirm == 0 ? m->downs : s->link.downs};
+    if (s->confirm == 0) {
+        int rc = wait_for(s, is_written_or_down, &c, deadline, err);
+        return rc == 0 && s->link.downs != c.downs
+                   ? pc_fail(err, PC_EIO, "%s: messages may be lost: the connection broke",
+                             s->link.conn.name)
+                   : rc;
+    }
+    if (is_sent(&c)) {
+        return 0;
+    }
+    pc_amqp_link_wake(&s->link);
+    return wait_for(s, is_sent, &c, deadline, err);
+}
+
+static int
+publish_many(pc_amqp_sender *s, many *m, pc_mono deadline, pc_err *err)
+{
+    if (put_all(s, m, deadline, err) == 0 && wait_until_sent(s, m, deadline, err) == 0) {
+        return 0;
+    }
+    if (s->confirm != 0 && m->put > 0) {
+        m->put -= pc_amqp_window_take_back(&s->link.window, (uintptr_t)m->first,
+                                           (uintptr_t)(m->first + m->put - 1));
+    }
+    return -1;
+}
+
+int
+pc_amqp_sender_publish_many(pc_amqp_sender *s, const pc_outgoing *messages, size_t n,
+                            pc_mono deadline, size_t *done, pc_err *err)
+{
+    // Other threads may publish while this one waits.
+    many m = {.messages = messages, .n = n, .first = s->serial + 1};
+    waiter w = {.first = m.first, .last = m.first + n - 1, .open = n};
+    bool waits = false;
+    s->serial += n;
+    for (size_t i = 0; i < n && !waits; i++) {
+        waits = must_wait(s, &messages[i].message);
+    }
+    pc_link_init(&w.link);
+    if (waits) {
+        pc_list_put_back(&s->waiters, &w.link);
+    }
+    int rc = publish_many(s, &m, deadline, err);
+    if (rc == 0 && waits) {
+        rc = wait_for_confirm(s, &w, deadline, err);
+    }
+    if (waits) {
+        pc_link_remove(&w.link);
+    }
+    *done = m.put;
     return rc;
 }
 

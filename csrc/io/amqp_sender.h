@@ -50,6 +50,9 @@ int pc_amqp_sender_connect(pc_amqp_sender *sender, pc_mono deadline, pc_err *err
 /* As publish() in broker.h. */
 int pc_amqp_sender_publish(pc_amqp_sender *sender, const pc_message *message, bool mandatory,
                            pc_mono deadline, pc_err *err);
+/* As publish_many() in broker.h. */
+int pc_amqp_sender_publish_many(pc_amqp_sender *sender, const pc_outgoing *messages, size_t n,
+                                pc_mono deadline, size_t *done, pc_err *err);
 /* Waits until all is confirmed; reports a refused message. */
 int pc_amqp_sender_flush(pc_amqp_sender *sender, pc_mono deadline, pc_err *err);
 /* Waits until nothing that was sent is unconfirmed: what waits for a connection may stay. */

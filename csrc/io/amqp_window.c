@@ -231,6 +231,32 @@ pc_amqp_window_cancel(pc_amqp_window *window, const void *cookie)
     let_go(window);
 }
 
+/* Among the unsent there are no gaps: the others move up. */
+size_t
+pc_amqp_window_take_back(pc_amqp_window *window, uintptr_t first, uintptr_t last)
+{
+    size_t taken = 0;
+    for (uint64_t n = window->end; n > window->unsent && last >= first; n--) {
+        pc_amqp_window_item *item = item_at(window, n - 1);
+        if ((uintptr_t)item->cookie == last) {
+            window->open--;
+            window->open_bytes -= item->len;
+            item->len = 0;
+            taken++;
+            last--;
+        }
+    }
+    uint64_t to = window->unsent;
+    for (uint64_t n = window->unsent; n < window->end; n++) {
+        if (item_at(window, n)->len > 0) {
+            *item_at(window, to++) = *item_at(window, n);
+        }
+    }
+    window->end = to;
+    let_go(window);
+    return taken;
+}
+
 void
 pc_amqp_window_drop(pc_amqp_window *window, const pc_err *why)
 {

@@ -58,6 +58,9 @@ int pc_amqp_window_nack(pc_amqp_window *window, uint64_t tag, bool multiple, pc_
 bool pc_amqp_window_restart(pc_amqp_window *window, const pc_err *refusal);
 /* Takes back the message put with this cookie, without a callback; it is not sent (again). */
 void pc_amqp_window_cancel(pc_amqp_window *window, const void *cookie);
+/* The same for unsent messages that were put one after the other with the cookies first to last,
+ * from the last one back; returns how many. */
+size_t pc_amqp_window_take_back(pc_amqp_window *window, uintptr_t first, uintptr_t last);
 /* Lets all go; settled() is called for each. */
 void pc_amqp_window_drop(pc_amqp_window *window, const pc_err *why);
 

@@ -122,6 +122,14 @@ struct pc_source {
 
 typedef struct pc_producer pc_producer;
 
+/* One message of many. */
+typedef struct pc_outgoing {
+    pc_message message;
+    bool mandatory;
+    bool has_due;
+    pc_wall due;
+} pc_outgoing;
+
 typedef struct pc_producer_ops {
     const char *scheme;
     pc_headers_kind headers_kind;  // what publish() wants message->headers to be
@@ -135,6 +143,11 @@ typedef struct pc_producer_ops {
      * `due`: not to be delivered before (drivers that can; others leave it to the worker). */
     int (*publish)(pc_producer *producer, const pc_message *message, bool mandatory,
                    pc_wall due, bool has_due, pc_mono deadline, pc_err *err);
+    /* May be NULL; pc_publish_many() serves all drivers. As publish() for each in order, with as few writes
+     * or transactions as the driver can. *done, also after a failure: so many from the front were taken over; the
+     * others were not and will not be sent. */
+    int (*publish_many)(pc_producer *producer, const pc_outgoing *messages, size_t n, pc_mono deadline,
+                        size_t *done, pc_err *err);
     /* All confirmed, or -1. */
     int (*flush)(pc_producer *producer, pc_mono deadline, pc_err *err);
     size_t (*unconfirmed)(pc_producer *producer);

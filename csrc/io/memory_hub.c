@@ -286,8 +286,8 @@ distribute(pc_hub *hub, pc_link *copies, bool mandatory, pc_err *err)
     return rc;
 }
 
-int
-pc_hub_publish(pc_hub *hub, const pc_message *message, bool mandatory, pc_err *err)
+static int
+publish_locked(pc_hub *hub, const pc_message *message, bool mandatory, pc_err *err)
 {
     pc_hub_message *copy = new_message(message);
     if (copy == NULL) {
@@ -296,10 +296,32 @@ pc_hub_publish(pc_hub *hub, const pc_message *message, bool mandatory, pc_err *e
     pc_link copies;
     pc_link_init(&copies);
     pc_list_put_back(&copies, &copy->link);
-    pthread_mutex_lock(&hub->lock);
     int rc = distribute(hub, &copies, mandatory, err);
-    pthread_mutex_unlock(&hub->lock);
     free_copies(&copies);
+    return rc;
+}
+
+int
+pc_hub_publish(pc_hub *hub, const pc_message *message, bool mandatory, pc_err *err)
+{
+    pthread_mutex_lock(&hub->lock);
+    int rc = publish_locked(hub, message, mandatory, err);
+    pthread_mutex_unlock(&hub->lock);
+    return rc;
+}
+
+int
+pc_hub_publish_many(pc_hub *hub, const pc_outgoing *messages, size_t n, size_t *done, pc_err *err)
+{
+    int rc = 0;
+    *done = 0;
+    pthread_mutex_lock(&hub->lock);
+    while (rc == 0 && *done < n) {
+        const pc_outgoing *next = &messages[*done];
+        rc = publish_locked(hub, &next->message, next->mandatory, err);
+        *done += rc == 0;
+    }
+    pthread_mutex_unlock(&hub->lock);
     return rc;
 }
 

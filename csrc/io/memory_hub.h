@@ -61,6 +61,9 @@ int pc_hub_declare(pc_hub *hub, const pc_queue *queue, pc_err *err);
 /* Copies the message to every queue it is routed to. Routed nowhere: dropped, or PC_ENOTFOUND with
  * `mandatory`. */
 int pc_hub_publish(pc_hub *hub, const pc_message *message, bool mandatory, pc_err *err);
+/* All under one lock; stops at the first failure, *done are published. */
+int pc_hub_publish_many(pc_hub *hub, const pc_outgoing *messages, size_t n, size_t *done,
+                        pc_err *err);
 int pc_hub_subscribe(pc_hub *hub, pc_hub_sub *sub, const char *name, pc_err *err);
 /* The last consumer takes an auto-delete queue with it. Does nothing when not subscribed. */
 void pc_hub_unsubscribe(pc_hub *hub, pc_hub_sub *sub);

@@ -107,6 +107,17 @@ publish(pc_producer *base, const pc_message *message, bool mandatory, pc_wall du
 }
 
 static int
+publish_many(pc_producer *base, const pc_outgoing *messages, size_t n, pc_mono deadline,
+             size_t *done, pc_err *err)
+{
+    producer *p = of(base);
+    pc_pump_lock(p->sender.pump);
+    int rc = pc_amqp_sender_publish_many(&p->sender, messages, n, deadline, done, err);
+    pc_pump_unlock(p->sender.pump);
+    return rc;
+}
+
+static int
 flush(pc_producer *base, pc_mono deadline, pc_err *err)
 {
     producer *p = of(base);
@@ -460,6 +471,7 @@ const pc_producer_ops pc_producer_amqp = {
     .create = create,
     .connect = connect_producer,
     .publish = publish,
+    .publish_many = publish_many,
     .flush = flush,
     .unconfirmed = unconfirmed,
     .declare = declare,

@@ -51,6 +51,14 @@ publish(pc_producer *base, const pc_message *message, bool mandatory, pc_wall du
     return pc_hub_publish(hub_of(base), message, mandatory, err);
 }
 
+static int
+publish_many(pc_producer *base, const pc_outgoing *messages, size_t n, pc_mono deadline,
+             size_t *done, pc_err *err)
+{
+    (void)deadline;
+    return pc_hub_publish_many(hub_of(base), messages, n, done, err);
+}
+
 static size_t
 unconfirmed(pc_producer *base)
 {
@@ -135,6 +143,7 @@ const pc_producer_ops pc_producer_memory = {
     .create = create,
     .connect = do_nothing,
     .publish = publish,
+    .publish_many = publish_many,
     .flush = do_nothing,
     .unconfirmed = unconfirmed,
     .declare = declare,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* DESIGN. One connection behind one mutex, which is held for a transaction. Each publish is a
- * transaction and is durable when it returns, so nothing is ever unconfirmed. */
+/* DESIGN. One connection behind one mutex, which is held for a transaction. Each publish, and each
+ * batch, is a transaction and is durable when it returns, so nothing is ever unconfirmed. */
 #include <pthread.h>
 
 #include "base/map.h"
@@ -116,19 +116,63 @@ put(producer *self, const pc_message *message, bool mandatory, int64_t due, pc_s
     return 0;
 }
 
+/* Microseconds, 0: now. */
+static int64_t
+moment(pc_wall due)
+{
+    return due.us > pc_wall_now().us ? due.us : 0;
+}
+
 static int
 publish(pc_producer *base, const pc_message *message, bool mandatory, pc_wall due, bool has_due,
         pc_mono deadline, pc_err *err)
 {
     producer *self = self_of(base);
     pc_sqlite_route route = {0};
-    int64_t when = has_due && due.us > pc_wall_now().us ? due.us : 0;
+    int64_t when = has_due ? moment(due) : 0;
     pthread_mutex_lock(&self->mutex);
     int rc = begin(self, deadline, err);
     if (rc == 0) {
         rc = finish(self, put(self, message, mandatory, when, &route, err), err);
     }
     if (rc == 0) {
+        pc_bell_ring(&self->bell, PC_BELL_QUEUE, route.mask, route.copies);
+    }
+    pthread_mutex_unlock(&self->mutex);
+    return rc;
+}
+
+/* Each has a route of its own for the sake of `mandatory`. */
+static int
+put_all(producer *self, const pc_outgoing *messages, size_t n, pc_sqlite_route *all, pc_err *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        pc_sqlite_route route = {0};
+        int64_t when = messages[i].has_due ? moment(messages[i].due) : 0;
+        if (put(self, &messages[i].message, messages[i].mandatory, when, &route, err) < 0) {
+            return -1;
+        }
+        all->copies += route.copies;
+        all->mask |= route.mask;
+    }
+    return 0;
+}
+
+/* One transaction: all or none. */
+static int
+publish_many(pc_producer *base, const pc_outgoing *messages, size_t n, pc_mono deadline,
+             size_t *done, pc_err *err)
+{
+    producer *self = self_of(base);
+    pc_sqlite_route route = {0};
+    *done = 0;
+    pthread_mutex_lock(&self->mutex);
+    int rc = begin(self, deadline, err);
+    if (rc == 0) {
+        rc = finish(self, put_all(self, messages, n, &route, err), err);
+    }
+    if (rc == 0) {
+        *done = n;
         pc_bell_ring(&self->bell, PC_BELL_QUEUE, route.mask, route.copies);
     }
     pthread_mutex_unlock(&self->mutex);
@@ -428,6 +472,7 @@ const pc_producer_ops pc_producer_sqlite = {
     .create = create,
     .connect = connect_to,
     .publish = publish,
+    .publish_many = publish_many,
     .flush = flush,
     .unconfirmed = unconfirmed,
     .declare = declare,

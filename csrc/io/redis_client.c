@@ -341,3 +341,12 @@ pc_redis_client_free(pc_redis_client *client)
     pc_pump_free(client->pump);
     pc_free(client);
 }
+
+int
+pc_redis_client_get(pc_redis_client *client, pc_slice key, pc_reply **answer, pc_mono deadline,
+                    bool *eintr, pc_err *err)
+{
+    pc_slice argv[] = {pc_slice_str("GET"), key};
+    pc_redis_cmd get = {2, argv};
+    return pc_redis_client_run(client, &get, 1, 0, answer, deadline, eintr, err);
+}

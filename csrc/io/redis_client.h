@@ -36,5 +36,8 @@ void pc_redis_client_abandon(pc_redis_client *client);
 int pc_redis_client_run(pc_redis_client *client, const pc_redis_cmd *commands, size_t n,
                         unsigned flags, pc_reply **replies, pc_mono deadline, bool *eintr,
                         pc_err *err);
+/* The same with GET of one key: *answer is the array with its value. */
+int pc_redis_client_get(pc_redis_client *client, pc_slice key, pc_reply **answer, pc_mono deadline,
+                        bool *eintr, pc_err *err);
 
 #endif

@@ -14,13 +14,13 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "io/pump.h"
+#include "io/redis_channels.h"
 #include "io/redis_conn.h"
 #include "io/redis_watch.h"
 #include "wire/result.h"
 
 #define FIRST_BACKOFF (PC_NS_PER_SEC / 10)
 #define LAST_BACKOFF (2 * PC_NS_PER_SEC)
-#define CHANNELS 256       // in one SUBSCRIBE or UNSUBSCRIBE
 #define LEAVING_MAX 64     // watches that wait for the next UNSUBSCRIBE
 #define POLL_EVERY 32      // watch() calls; reads confirmations before they pile up in the socket
 
@@ -34,6 +34,7 @@ struct pc_redis_inbox {
     pc_link leaving;
     size_t nleaving;
     unsigned unpolled;
+    uint64_t events;     // messages, confirmations and losses so far, from 1
     uint64_t losses;     // of the subscription connection
     pc_err trouble;      // of the last one
     bool refused;        // and it was login or configuration: waiting is in vain
@@ -43,35 +44,6 @@ struct pc_redis_inbox {
 };
 
 // ---- SUBSCRIBE and UNSUBSCRIBE in batches ----
-
-typedef struct batch {
-    pc_redis_inbox *inbox;
-    size_t argc;
-    pc_slice argv[CHANNELS + 1];
-} batch;
-
-static void
-batch_begin(batch *b, pc_redis_inbox *inbox, const char *verb)
-{
-    b->inbox = inbox;
-    b->argv[0] = pc_slice_str(verb);
-    b->argc = 1;
-}
-
-static int
-batch_flush(batch *b, pc_err *err)
-{
-    int rc = b->argc > 1 ? pc_redis_subscribe(b->inbox->sub, b->argc, b->argv, err) : 0;
-    b->argc = 1;
-    return rc;
-}
-
-static int
-batch_add(batch *b, pc_slice channel, pc_err *err)
-{
-    b->argv[b->argc++] = channel;
-    return b->argc == CHANNELS + 1 ? batch_flush(b, err) : 0;
-}
 
 static void
 drop_watch(pc_redis_inbox *inbox, pc_redis_watch *watch)
@@ -86,9 +58,9 @@ drop_watch(pc_redis_inbox *inbox, pc_redis_watch *watch)
 static void
 unsubscribe_leaving(pc_redis_inbox *inbox)
 {
-    batch b;
-    batch_begin(&b, inbox, "UNSUBSCRIBE");
-    for (pc_link *at = inbox->leaving.next; at != &inbox->leaving && b.argc <= CHANNELS;
+    pc_redis_channels b;
+    pc_redis_channels_begin(&b, inbox->sub, "UNSUBSCRIBE");
+    for (pc_link *at = inbox->leaving.next; at != &inbox->leaving && b.argc <= PC_REDIS_CHANNELS;
          at = at->next) {
         const pc_redis_watch *watch = PC_CONTAINER_OF(at, pc_redis_watch, leaving);
         if (watch->confirmed) {
@@ -96,7 +68,7 @@ unsubscribe_leaving(pc_redis_inbox *inbox)
         }
     }
     size_t left = b.argc - 1;
-    if (batch_flush(&b, NULL) < 0) {
+    if (pc_redis_channels_flush(&b, NULL) < 0) {
         return;  // they wait for another occasion
     }
     for (pc_link *at = inbox->leaving.next, *next; left > 0; at = next) {
@@ -145,6 +117,7 @@ lose_subscriptions(pc_redis_inbox *inbox, const pc_err *why)
 {
     size_t pos = 0;
     inbox->losses++;
+    inbox->events++;
     inbox->trouble = *why;
     inbox->refused = why->code == PC_EAUTH || why->code == PC_EDATA;
     for (pc_redis_watch *w; (w = pc_map_next(&inbox->watches, &pos)) != NULL;) {
@@ -170,26 +143,33 @@ restart(pc_redis_inbox *inbox, const pc_err *why)
     lose_subscriptions(inbox, why);
 }
 
+/* All that are not subscribed yet; without a connection on_up() does it. */
+static void
+subscribe_missing(pc_redis_inbox *inbox)
+{
+    pc_err err = {0};
+    size_t pos = 0;
+    int rc = 0;
+    pc_redis_channels b;
+    pc_redis_channels_begin(&b, inbox->sub, "SUBSCRIBE");
+    for (pc_redis_watch *w; rc == 0 && (w = pc_map_next(&inbox->watches, &pos)) != NULL;) {
+        if (!w->sent) {
+            w->sent = true;
+            rc = pc_redis_channels_add(&b, w->key, &err);
+        }
+    }
+    if (rc < 0 || pc_redis_channels_flush(&b, &err) < 0) {
+        restart(inbox, &err);
+    }
+}
+
 static void
 on_up(void *ctx)
 {
     pc_redis_inbox *inbox = ctx;
-    pc_err err = {0};
-    size_t pos = 0;
-    batch b;
     inbox->backoff_ns = FIRST_BACKOFF;
     inbox->refused = false;
-    batch_begin(&b, inbox, "SUBSCRIBE");
-    for (pc_redis_watch *w; (w = pc_map_next(&inbox->watches, &pos)) != NULL;) {
-        w->sent = true;
-        if (batch_add(&b, w->key, &err) < 0) {
-            restart(inbox, &err);
-            return;
-        }
-    }
-    if (batch_flush(&b, &err) < 0) {
-        restart(inbox, &err);
-    }
+    subscribe_missing(inbox);
 }
 
 static void
@@ -245,6 +225,7 @@ on_message(void *ctx, const pc_reply *reply)
     if (watch == NULL) {
         return;
     }
+    inbox->events++;
     if (pc_slice_is(kind, "message")) {
         on_published(inbox, watch, reply->children[2]->text);
     } else if (pc_slice_is(kind, "subscribe")) {
@@ -269,14 +250,16 @@ subscribe(pc_redis_inbox *inbox, pc_redis_watch *watch)
 }
 
 static pc_redis_watch *
-add_watch(pc_redis_inbox *inbox, pc_slice id, pc_err *err)
+add_watch(pc_redis_inbox *inbox, pc_slice id, bool now, pc_err *err)
 {
     pc_redis_watch *watch = pc_redis_watch_new(inbox->prefix, id, err);
     if (watch == NULL || pc_map_put(&inbox->watches, watch->key, watch, NULL, err) < 0) {
         pc_redis_watch_free(watch);
         return NULL;
     }
-    subscribe(inbox, watch);
+    if (now) {
+        subscribe(inbox, watch);
+    }
     return watch;
 }
 
@@ -285,16 +268,16 @@ find_watch(pc_redis_inbox *inbox, pc_slice id, bool *failed, pc_err *err)
 {
     pc_buf key;
     pc_buf_init(&key);
-    *failed = pc_buf_put_slice(&key, inbox->prefix, err) < 0
-              || pc_buf_put_slice(&key, id, err) < 0;
+    *failed = pc_buf_put_slice(&key, inbox->prefix, err) < 0 || pc_buf_put_slice(&key, id, err) < 0;
     pc_redis_watch *watch = *failed ? NULL : pc_map_get(&inbox->watches, pc_buf_slice(&key));
     pc_buf_fini(&key);
     return watch;
 }
 
-/* Found or new; one that was leaving stays, and reads what it may have missed. */
+/* Found or new, subscribed `now` or by subscribe_missing(); one that was leaving stays, and reads what
+ * it may have missed. */
 static pc_redis_watch *
-want_watch(pc_redis_inbox *inbox, pc_slice id, pc_err *err)
+want_watch(pc_redis_inbox *inbox, pc_slice id, bool now, pc_err *err)
 {
     bool failed = false;
     pc_redis_watch *watch = find_watch(inbox, id, &failed, err);
@@ -302,7 +285,7 @@ want_watch(pc_redis_inbox *inbox, pc_slice id, pc_err *err)
         return NULL;
     }
     if (watch == NULL) {
-        watch = add_watch(inbox, id, err);
+        watch = add_watch(inbox, id, now, err);
     } else if (pc_link_in(&watch->leaving)) {
         pc_link_remove(&watch->leaving);
         inbox->nleaving--;
@@ -341,15 +324,6 @@ is_never(void *ctx)
 {
     (void)ctx;
     return 0;
-}
-
-static int
-fetch(pc_redis_inbox *inbox, pc_slice key, pc_reply **answer, pc_mono deadline, bool *eintr,
-      pc_err *err)
-{
-    pc_slice argv[] = {pc_slice_str("GET"), key};
-    pc_redis_cmd get = {2, argv};
-    return pc_redis_client_run(inbox->client, &get, 1, 0, answer, deadline, eintr, err);
 }
 
 /* A message that came while we read is at least as new as what we read. */
@@ -396,7 +370,7 @@ read_stored(visit *v, pc_mono deadline, bool *eintr, pc_err *err)
     pc_err why = {0};
     v->watch->reading = true;
     pc_pump_unlock(inbox->pump);
-    int rc = fetch(inbox, v->watch->key, &answer, deadline, eintr, &why);
+    int rc = pc_redis_client_get(inbox->client, v->watch->key, &answer, deadline, eintr, &why);
     pc_pump_lock(inbox->pump);
     v->watch->reading = false;
     if (rc == 0) {
@@ -437,8 +411,7 @@ sleep_for_news(visit *v, pc_mono deadline, bool *eintr, pc_err *err)
     if (pc_pump_wait(inbox->pump, is_news, v, deadline, eintr, &why) == 0) {
         return 0;
     }
-    bool offline = why.code == PC_ETIMEOUT && !pc_redis_is_up(inbox->sub)
-                   && inbox->trouble.code != PC_OK;
+    bool offline = why.code == PC_ETIMEOUT && !pc_redis_is_up(inbox->sub) && inbox->trouble.code != PC_OK;
     return pc_fail(err, why.code, "%s", offline ? inbox->trouble.msg : why.msg);
 }
 
@@ -466,13 +439,61 @@ int
 pc_redis_inbox_watch(pc_redis_inbox *inbox, pc_slice id, pc_err *err)
 {
     pc_pump_lock(inbox->pump);
-    int rc = want_watch(inbox, id, err) == NULL ? -1 : 0;
+    int rc = want_watch(inbox, id, true, err) == NULL ? -1 : 0;
     inbox->unpolled++;
     if (rc == 0 && (!pc_redis_is_up(inbox->sub) || inbox->unpolled >= POLL_EVERY)) {
         inbox->unpolled = 0;
         rc = pc_pump_poll(inbox->pump, err);
     }
     pc_redis_flush_now(inbox->sub);
+    pc_pump_unlock(inbox->pump);
+    return rc;
+}
+
+int
+pc_redis_inbox_watch_many(pc_redis_inbox *inbox, const pc_slice *ids, size_t n, pc_err *err)
+{
+    int rc = 0;
+    pc_pump_lock(inbox->pump);
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        rc = want_watch(inbox, ids[i], false, err) == NULL ? -1 : 0;
+    }
+    if (pc_redis_is_up(inbox->sub)) {
+        subscribe_missing(inbox);
+    }
+    rc = rc < 0 ? rc : pc_pump_poll(inbox->pump, err);
+    pc_redis_flush_now(inbox->sub);
+    pc_pump_unlock(inbox->pump);
+    return rc;
+}
+
+typedef struct listener {
+    const pc_redis_inbox *inbox;
+    uint64_t seen;
+} listener;
+
+static int
+has_heard(void *ctx)
+{
+    const listener *l = ctx;
+    return l->inbox->events != l->seen || l->inbox->refused;
+}
+
+int
+pc_redis_inbox_news(pc_redis_inbox *inbox, uint64_t *seen, pc_mono deadline, bool *eintr,
+                    pc_err *err)
+{
+    listener l = {inbox, *seen};
+    if (eintr != NULL) {
+        *eintr = false;
+    }
+    pc_pump_lock(inbox->pump);
+    int rc = pc_pump_poll(inbox->pump, err);
+    rc = rc < 0 ? rc : pc_pump_wait(inbox->pump, has_heard, &l, deadline, eintr, err);
+    if (rc == 0 && inbox->refused) {
+        rc = pc_fail(err, inbox->trouble.code, "%s", inbox->trouble.msg);
+    }
+    *seen = inbox->events;
     pc_pump_unlock(inbox->pump);
     return rc;
 }
@@ -486,7 +507,7 @@ pc_redis_inbox_wait(pc_redis_inbox *inbox, pc_slice id, pc_buf *out, pc_mono dea
         *eintr = false;
     }
     pc_pump_lock(inbox->pump);
-    pc_redis_watch *watch = want_watch(inbox, id, err);
+    pc_redis_watch *watch = want_watch(inbox, id, true, err);
     if (watch != NULL) {
         // others are still inside with an ended watch: its last document is the newcomer's, too
         bool late = watch->ended && watch->last != NULL;
@@ -566,6 +587,7 @@ pc_redis_inbox_new(const pc_redis_config *config, pc_redis_client *client, pc_sl
     }
     inbox->client = client;
     inbox->prefix = prefix;
+    inbox->events = 1;
     inbox->backoff_ns = FIRST_BACKOFF;
     pc_map_init(&inbox->watches);
     pc_link_init(&inbox->leaving);

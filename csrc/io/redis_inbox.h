@@ -20,6 +20,9 @@ void pc_redis_inbox_abandon(pc_redis_inbox *inbox);
  * all of them, but of several documents one thread may see some and another thread the others;
  * the last one reaches all. */
 int pc_redis_inbox_watch(pc_redis_inbox *inbox, pc_slice id, pc_err *err);
+int pc_redis_inbox_watch_many(pc_redis_inbox *inbox, const pc_slice *ids, size_t n, pc_err *err);
+int pc_redis_inbox_news(pc_redis_inbox *inbox, uint64_t *seen, pc_mono deadline, bool *eintr,
+                        pc_err *err);
 int pc_redis_inbox_wait(pc_redis_inbox *inbox, pc_slice id, pc_buf *out, pc_mono deadline,
                         bool *eintr, pc_err *err);
 void pc_redis_inbox_unwatch(pc_redis_inbox *inbox, pc_slice id);

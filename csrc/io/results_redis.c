@@ -38,6 +38,18 @@ results_watch(pc_results *base, pc_slice id, pc_err *err)
 }
 
 static int
+results_watch_many(pc_results *base, const pc_slice *ids, size_t n, pc_err *err)
+{
+    return pc_redis_inbox_watch_many(results_of(base)->inbox, ids, n, err);
+}
+
+static int
+results_news(pc_results *base, uint64_t *seen, pc_mono deadline, bool *eintr, pc_err *err)
+{
+    return pc_redis_inbox_news(results_of(base)->inbox, seen, deadline, eintr, err);
+}
+
+static int
 results_wait(pc_results *base, pc_slice id, pc_buf *out, pc_mono deadline, bool *eintr,
              pc_err *err)
 {
@@ -81,9 +93,7 @@ results_get(pc_results *base, pc_slice id, pc_buf *out, bool *found, pc_mono dea
     *found = false;
     int rc = make_key(results, id, &key, err);
     if (rc == 0) {
-        pc_slice argv[] = {pc_slice_str("GET"), pc_buf_slice(&key)};
-        pc_redis_cmd command = {2, argv};
-        rc = pc_redis_client_run(results->client, &command, 1, 0, &answer, deadline, NULL, err);
+        rc = pc_redis_client_get(results->client, pc_buf_slice(&key), &answer, deadline, NULL, err);
     }
     if (rc == 0 && answer->children[0]->type == PC_REPLY_STRING) {
         *found = true;
@@ -177,6 +187,8 @@ const pc_results_ops pc_results_redis = {
     .set = results_set,
     .get = results_get,
     .watch = results_watch,
+    .watch_many = results_watch_many,
+    .news = results_news,
     .wait = results_wait,
     .unwatch = results_unwatch,
     .forget = results_forget,

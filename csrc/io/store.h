@@ -87,6 +87,11 @@ typedef struct pc_results_ops {
      * that id; the first call also reads what is stored. 0 with the document in `out`; -1 PC_ETIMEOUT at the deadline; -1 PC_ESTATE and *eintr when
      * a signal arrived (the caller runs its handlers and calls again). Survives reconnects: reads again. */
     int (*wait)(pc_results *results, pc_slice id, pc_buf *out, pc_mono deadline, bool *eintr, pc_err *err);
+    /* May be NULL. As watch() for each, with as few writes as possible. */
+    int (*watch_many)(pc_results *results, const pc_slice *ids, size_t n, pc_err *err);
+    /* May be NULL. Waits until anything has happened to any watched id since *seen (0 at first: returns at once),
+     * and sets *seen. It tells neither what nor to which: then is the time to get() those of interest. Errors as wait(). */
+    int (*news)(pc_results *results, uint64_t *seen, pc_mono deadline, bool *eintr, pc_err *err);
     /* Ends interest. */
     void (*unwatch)(pc_results *results, pc_slice id);
     int (*forget)(pc_results *results, pc_slice id, pc_mono deadline, pc_err *err);

@@ -2,6 +2,7 @@
 /* The extension module: what it consists of is the table below. Each part adds its types and
  * functions to the module in its py_<noun>_setup(). */
 #include "base/mem.h"
+#include "py/batch.h"
 #include "py/builder.h"
 #include "py/error.h"
 #include "py/hub.h"
@@ -18,8 +19,9 @@
 
 static int (*const setups[])(PyObject *module) = {
     py_state_setup,    py_error_setup,    py_builder_setup, py_json_setup,    py_message_setup,
-    py_hub_setup,      py_template_setup, py_producer_setup, py_results_setup,
-    py_redis_setup,    py_lazy_setup,     py_trace_setup,   py_job_setup,     py_worker_setup,
+    py_hub_setup,      py_template_setup, py_producer_setup, py_batch_setup,
+    py_results_setup,  py_redis_setup,    py_lazy_setup,    py_trace_setup,    py_job_setup,
+    py_worker_setup,
 };
 
 /* Another module object would set the same functions again, which changes nothing. */

@@ -144,6 +144,28 @@ put_text(py_state *state, pc_buf *out, const char *text)
     return 0;
 }
 
+/* A text is JSON already: the members of a chord's header share it. */
+static int
+put_embed(py_state *state, PyObject *embed, pc_buf *out)
+{
+    pc_slice text;
+    pc_err err;
+    if (embed == Py_None) {
+        return put_text(state, out, NO_EMBED);
+    }
+    if (!PyUnicode_Check(embed)) {
+        return py_json_encode(state, embed, out);
+    }
+    if (py_text(embed, "embed", &text) < 0) {
+        return -1;
+    }
+    if (pc_buf_put_slice(out, text, &err) < 0) {
+        py_raise(state, &err);
+        return -1;
+    }
+    return 0;
+}
+
 /* [args, kwargs, embed] (PROTOCOL §3.1.3) */
 static int
 make_body(py_state *state, PyObject *const *args, pc_buf *out)
@@ -154,10 +176,7 @@ make_body(py_state *state, PyObject *const *args, pc_buf *out)
         || put_text(state, out, ", ") < 0) {
         return -1;
     }
-    int rc = args[PY_SEND_EMBED] == Py_None
-                 ? put_text(state, out, NO_EMBED)
-                 : py_json_encode(state, args[PY_SEND_EMBED], out);
-    return rc < 0 ? -1 : put_text(state, out, "]");
+    return put_embed(state, args[PY_SEND_EMBED], out) < 0 ? -1 : put_text(state, out, "]");
 }
 
 /* The repr given by the caller, else one made of `obj`. */
@@ -204,6 +223,21 @@ read_fields(py_order *order, py_state *state, PyObject *const *args, pc_task_fie
     if (fields->root_id.ptr == NULL) {
         fields->root_id = fields->id;
     }
+    return 0;
+}
+
+static int
+read_place(PyObject *const *args, pc_task_fields *fields)
+{
+    int64_t index;
+    if (py_text_or_none(args[PY_SEND_GROUP], "group", &fields->group) < 0) {
+        return -1;
+    }
+    fields->has_group_index = args[PY_SEND_GROUP_INDEX] != Py_None;
+    if (fields->has_group_index && py_integer(args[PY_SEND_GROUP_INDEX], &index) < 0) {
+        return -1;
+    }
+    fields->group_index = fields->has_group_index ? index : 0;
     return 0;
 }
 
@@ -265,7 +299,7 @@ read_due(py_order *order, py_state *state, pc_slice eta)
 
 int
 py_order_make(py_order *order, py_state *state, pc_headers_kind kind, PyObject *const *args,
-              py_scratch *scratch)
+              Py_ssize_t nargs, py_scratch *scratch)
 {
     pc_message *message = &order->message;
     pc_task_fields fields;
@@ -278,6 +312,7 @@ py_order_make(py_order *order, py_state *state, pc_headers_kind kind, PyObject *
     pc_task_fields_init(&fields);
     apply_template((const py_template *)(void *)args[PY_SEND_TEMPLATE], &fields, message);
     if (read_fields(order, state, args, &fields) < 0
+        || (nargs == PY_SEND_MEMBER_COUNT && read_place(args, &fields) < 0)
         || make_body(state, args, &scratch->body) < 0
         || read_reprs(state, args, scratch, &fields) < 0
         || make_headers(state, &fields, kind, &scratch->headers, message) < 0
@@ -291,4 +326,13 @@ py_order_make(py_order *order, py_state *state, pc_headers_kind kind, PyObject *
     message->correlation_id = fields.id;
     message->body = pc_buf_slice(&scratch->body);
     return 0;
+}
+
+PyObject *
+py_order_id(const py_order *order, PyObject *const *args)
+{
+    if (args[PY_SEND_TASK_ID] != Py_None) {
+        return Py_NewRef(args[PY_SEND_TASK_ID]);
+    }
+    return PyUnicode_FromStringAndSize(order->id, PC_UUID_LEN);
 }

@@ -38,7 +38,11 @@ enum {
     PY_SEND_KWARGSREPR,
     PY_SEND_EMBED,
     PY_SEND_TIMEOUT,
-    PY_SEND_COUNT
+    PY_SEND_COUNT,
+    // of Batch.send() only
+    PY_SEND_GROUP = PY_SEND_COUNT,
+    PY_SEND_GROUP_INDEX,
+    PY_SEND_MEMBER_COUNT
 };
 
 typedef struct py_order {
@@ -48,9 +52,12 @@ typedef struct py_order {
     char id[PC_UUID_LEN + 1];
 } py_order;
 
-/* Makes the message. The scratch and the arguments must stay until it is published. */
+/* Makes the message of PY_SEND_COUNT or PY_SEND_MEMBER_COUNT arguments. The scratch and the
+ * arguments must stay until it is published. */
 int py_order_make(py_order *order, py_state *state, pc_headers_kind kind,
-                  PyObject *const *args, py_scratch *scratch);
+                  PyObject *const *args, Py_ssize_t nargs, py_scratch *scratch);
+/* The id that send() returns. */
+PyObject *py_order_id(const py_order *order, PyObject *const *args);
 
 int py_template_setup(PyObject *module);
 

@@ -3,7 +3,9 @@
 
 #include "io/broker.h"
 #include "py/args.h"
+#include "py/batch.h"
 #include "py/config.h"
+#include "py/delivery.h"
 #include "py/error.h"
 #include "py/message.h"
 #include "py/order.h"
@@ -178,15 +180,14 @@ send_with(py_producer *self, PyObject *const *args, py_scratch *scratch)
 {
     py_order order;
     pc_mono deadline;
-    if (py_order_make(&order, self->state, self->producer->ops->headers_kind, args, scratch) < 0
+    if (py_order_make(&order, self->state, self->producer->ops->headers_kind, args, PY_SEND_COUNT,
+                      scratch)
+            < 0
         || py_deadline(args[PY_SEND_TIMEOUT], self->publish_timeout, &deadline) < 0
         || publish(self, &order.message, false, order.due, order.has_due, deadline) < 0) {
         return NULL;
     }
-    if (args[PY_SEND_TASK_ID] != Py_None) {
-        return Py_NewRef(args[PY_SEND_TASK_ID]);
-    }
-    return PyUnicode_FromStringAndSize(order.id, PC_UUID_LEN);
+    return py_order_id(&order, args);
 }
 
 static PyObject *
@@ -205,73 +206,55 @@ producer_send(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
     return id;
 }
 
-enum { EXCHANGE, ROUTING_KEY, BODY, HEADERS, PROPERTIES, MANDATORY, DUE, TIMEOUT, PUBLISH_COUNT };
-
-typedef struct delivery {
-    pc_message message;
-    Py_buffer body;
-    py_texts texts;
-    pc_buf headers;
-    bool mandatory;
-    bool has_due;
-    pc_wall due;
-    pc_mono deadline;
-} delivery;
-
-static int
-read_due(PyObject *obj, delivery *out)
-{
-    double seconds;
-    if (py_real_or_none(obj, &seconds) < 0) {
-        return -1;
-    }
-    out->has_due = obj != Py_None;
-    if (out->has_due && !(seconds > -1e12 && seconds < 1e12)) {
-        PyErr_SetString(PyExc_ValueError, "due is no moment");
-        return -1;
-    }
-    out->due.us = out->has_due ? (int64_t)(seconds * (double)PC_US_PER_SEC) : 0;
-    return 0;
-}
-
-static int
-read_delivery(py_producer *self, PyObject *const *args, delivery *out)
-{
-    pc_headers_kind kind = self->producer->ops->headers_kind;
-    pc_message *message = &out->message;
-    if (py_text(args[EXCHANGE], "exchange", &message->exchange) < 0
-        || py_text(args[ROUTING_KEY], "routing_key", &message->routing_key) < 0
-        || py_bytes(args[BODY], &out->body, &message->body) < 0
-        || py_properties_fill(self->state, args[PROPERTIES], message, &out->texts) < 0
-        || py_dict_pack(self->state, args[HEADERS], kind, &out->headers, &message->headers)
-               < 0) {
-        return -1;
-    }
-    message->headers_kind = kind;
-    if (py_flag(args[MANDATORY], &out->mandatory) < 0 || read_due(args[DUE], out) < 0) {
-        return -1;
-    }
-    return py_deadline(args[TIMEOUT], self->publish_timeout, &out->deadline);
-}
-
 static PyObject *
 producer_publish(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
 {
     py_producer *self = of(obj);
-    delivery it = {.texts = {{NULL}}};
+    py_delivery it;
+    pc_mono deadline;
     int rc = -1;
-    if (begin(self, "publish", nargs, PUBLISH_COUNT) < 0) {
+    if (begin(self, "publish", nargs, PY_PUBLISH_COUNT) < 0) {
         return NULL;
     }
-    pc_message_init(&it.message);
-    pc_buf_init(&it.headers);
-    if (read_delivery(self, args, &it) == 0) {
-        rc = publish(self, &it.message, it.mandatory, it.due, it.has_due, it.deadline);
+    if (py_delivery_read(&it, self->state, self->producer->ops->headers_kind, args) == 0
+        && py_deadline(args[PY_PUBLISH_TIMEOUT], self->publish_timeout, &deadline) == 0) {
+        rc = publish(self, &it.out.message, it.out.mandatory, it.out.due, it.out.has_due,
+                     deadline);
     }
-    py_texts_drop(&it.texts);
-    py_bytes_done(&it.body);
-    pc_buf_fini(&it.headers);
+    py_delivery_done(&it);
     return rc < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+/* (batch, timeout) */
+static PyObject *
+producer_publish_batch(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
+{
+    py_producer *self = of(obj);
+    pc_producer *producer = self->producer;
+    pc_mono deadline;
+    pc_err err;
+    int rc;
+    if (begin(self, "publish_batch", nargs, 2) < 0
+        || py_deadline(args[1], self->publish_timeout, &deadline) < 0) {
+        return NULL;
+    }
+    pc_batch *batch = py_batch_lend(args[0], self->state, producer->ops->headers_kind);
+    if (batch == NULL) {
+        return NULL;
+    }
+    size_t before = batch->sent;
+    Py_BEGIN_ALLOW_THREADS
+    rc = pc_batch_publish(batch, producer, deadline, &err);
+    Py_END_ALLOW_THREADS
+    self->state->published += batch->sent - before;
+    py_batch_return(args[0]);
+    return finish(self, rc, &err);
+}
+
+pc_headers_kind
+py_producer_kind(PyObject *producer)
+{
+    return of(producer)->producer->ops->headers_kind;
 }
 
 /* ------------------------------------------------------------------ the connection */
@@ -515,6 +498,7 @@ producer_get(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
 static PyMethodDef methods[] = {
     FAST(send, "Sends a task; returns its id."),
     FAST(publish, "Publishes one message."),
+    FAST(publish_batch, "Publishes what a batch has collected and not published yet."),
     {"connect", producer_connect, METH_O, "Connects, if not connected."},
     {"flush", producer_flush, METH_O, "Waits until everything is confirmed."},
     {"unconfirmed", producer_unconfirmed, METH_NOARGS, "Messages not yet confirmed."},

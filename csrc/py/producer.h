@@ -6,6 +6,10 @@
 #define PC_PY_PRODUCER_H
 
 #include "py/state.h"
+#include "wire/message.h"
+
+/* What the driver wants the headers of messages to be; `producer` is of the producer type. */
+pc_headers_kind py_producer_kind(PyObject *producer);
 
 int py_producer_setup(PyObject *module);
 

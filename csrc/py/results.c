@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "py/results.h"
 
+#include "base/mem.h"
 #include "io/store.h"
 #include "py/args.h"
 #include "py/config.h"
@@ -209,6 +210,64 @@ results_watch(PyObject *obj, PyObject *text)
     return rc < 0 ? py_raise(self->state, &err) : Py_NewRef(Py_None);
 }
 
+/* Texts of a list or tuple, lent by its members. */
+static int
+read_ids(PyObject *sequence, pc_slice *out)
+{
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence); i++) {
+        if (py_text(PySequence_Fast_GET_ITEM(sequence, i), "id", &out[i]) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+watch_all(py_results *self, const pc_slice *ids, size_t n)
+{
+    pc_results *results = self->results;
+    pc_err err;
+    int rc = 0;
+    Py_BEGIN_ALLOW_THREADS
+    if (results->ops->watch_many != NULL) {
+        rc = results->ops->watch_many(results, ids, n, &err);
+    } else {
+        for (size_t i = 0; rc == 0 && i < n; i++) {
+            rc = results->ops->watch(results, ids[i], &err);
+        }
+    }
+    Py_END_ALLOW_THREADS
+    if (rc < 0) {
+        py_raise(self->state, &err);
+    }
+    return rc;
+}
+
+static PyObject *
+results_watch_many(PyObject *obj, PyObject *iterable)
+{
+    py_results *self = of(obj);
+    int rc = -1;
+    if (begin(self, "watch_many", 1, 1) < 0) {
+        return NULL;
+    }
+    // A tuple of our own: nobody can change it while the GIL is released.
+    PyObject *ids = PySequence_Tuple(iterable);
+    if (ids == NULL) {
+        return NULL;
+    }
+    size_t n = (size_t)PyTuple_GET_SIZE(ids);
+    pc_slice *texts = pc_alloc((n + 1) * sizeof *texts);
+    if (texts == NULL) {
+        PyErr_NoMemory();
+    } else if (read_ids(ids, texts) == 0) {
+        rc = watch_all(self, texts, n);
+    }
+    pc_free(texts);
+    Py_DECREF(ids);
+    return rc < 0 ? NULL : Py_NewRef(Py_None);
+}
+
 static PyObject *
 results_unwatch(PyObject *obj, PyObject *text)
 {
@@ -269,6 +328,54 @@ results_wait(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
     return made;
 }
 
+/* As wait_slice(). */
+static int
+news_slice(py_results *self, uint64_t *seen, pc_mono deadline)
+{
+    pc_results *results = self->results;
+    pc_mono until = pc_mono_add(pc_mono_now(), SLICE_NS);
+    bool last = until.ns >= deadline.ns;
+    bool eintr = false;
+    pc_err err;
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = results->ops->news(results, seen, last ? deadline : until, &eintr, &err);
+    Py_END_ALLOW_THREADS
+    if (rc == 0) {
+        return 0;
+    }
+    if (eintr || (err.code == PC_ETIMEOUT && !last)) {
+        return PyErr_CheckSignals() < 0 ? -1 : 1;
+    }
+    if (err.code == PC_ETIMEOUT) {
+        return 0;
+    }
+    py_raise(self->state, &err);
+    return -1;
+}
+
+/* (seen, timeout) */
+static PyObject *
+results_news(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
+{
+    py_results *self = of(obj);
+    int64_t given;
+    pc_mono deadline = PC_MONO_NEVER;
+    int rc;
+    if (begin(self, "news", nargs, 2) < 0 || py_integer(args[0], &given) < 0
+        || (args[1] != Py_None && py_deadline(args[1], 0, &deadline) < 0)) {
+        return NULL;
+    }
+    if (self->results->ops->news == NULL) {
+        return Py_NewRef(Py_None);
+    }
+    uint64_t seen = (uint64_t)given;
+    do {
+        rc = news_slice(self, &seen, deadline);
+    } while (rc == 1);
+    return rc < 0 ? NULL : PyLong_FromUnsignedLongLong(seen);
+}
+
 static PyObject *
 results_forget(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -309,6 +416,8 @@ static PyMethodDef methods[] = {
     FAST(set, "Stores a document."),
     FAST(get, "The stored document, or None."),
     {"watch", results_watch, METH_O, "Announces interest in an id."},
+    {"watch_many", results_watch_many, METH_O, "Announces interest in ids."},
+    FAST(news, "Waits until anything has happened to any watched id."),
     FAST(wait, "The next document of an id."),
     {"unwatch", results_unwatch, METH_O, "Ends interest in an id."},
     FAST(forget, "Deletes what is stored for an id."),

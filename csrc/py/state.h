@@ -31,6 +31,7 @@
     X(decimal)              \
     X(hub_type)             \
     X(template_type)        \
+    X(batch_type)           \
     X(producer_type)        \
     X(results_type)         \
     X(redis_type)           \

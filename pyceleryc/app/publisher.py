@@ -15,6 +15,7 @@ from kombu import Queue
 from kombu.exceptions import OperationalError
 
 from pyceleryc import _core, _state
+from pyceleryc.app.batch import Batching
 from pyceleryc.app.drivers import queue_config
 
 __all__ = ('Publisher', 'RetryPolicy')
@@ -63,7 +64,7 @@ class RetryPolicy:
 NO_RETRY = RetryPolicy(max_retries=0)
 
 
-class Publisher:
+class Publisher(Batching):
     """Publishes through the C driver of the first broker URL that works.
 
     :param configs: configurations of ``_core.Producer``, one per URL.
@@ -77,6 +78,7 @@ class Publisher:
         self.current: Any = None
         self._declared: dict[str, Queue] = {}
         self._was_connected = False
+        self._start_batching()
         _state.publishers.add(self)
 
     @property
@@ -90,9 +92,13 @@ class Publisher:
                 self.current = _core.Producer(self.configs[0])
             return self.current
 
+    def new_core_batch(self) -> Any:
+        """Make a ``_core.Batch`` for messages of this publisher."""
+        return _core.Batch(self.core)
+
     # -- sending ------------------------------------------------------------------------
 
-    def call(self, function: Callable[[Any], Any], policy: RetryPolicy) -> Any:
+    def call(self, function: Callable[[Any], Any], policy: RetryPolicy | None) -> Any:
         """Return ``function(core)``; if there is no connection try again as *policy* says.
 
         A connection that was there and is lost is not the policy's business: the core
@@ -100,6 +106,7 @@ class Publisher:
 
         :raises OperationalError: it could not be done; the cause is the core's error.
         """
+        policy = policy or NO_RETRY
         pauses = policy.pauses()
         while True:
             try:
@@ -149,7 +156,7 @@ class Publisher:
         properties: Mapping[str, Any], declare: Any = (), mandatory: bool = False,
         due: float | None = None, timeout: float | None = None, policy: RetryPolicy = NO_RETRY,
     ) -> None:
-        """Publish one message.
+        """Publish one message, or collect it if this thread collects.
 
         :param properties: of AMQP; those unknown to it are left out.
         :param due: Unix time, for drivers that hold messages until then.
@@ -160,12 +167,18 @@ class Publisher:
         known = {key: value for key, value in properties.items()
                  if key in PROPERTIES and value is not None}
 
+        batch = self.batch
+
         def once(core: Any) -> None:
             for queue in declare or ():
                 self.declare(queue, timeout)
-            core.publish(exchange, routing_key, body, headers, known, mandatory, due, timeout)
+            if batch is None:
+                core.publish(exchange, routing_key, body, headers, known, mandatory, due, timeout)
 
-        self.call(once, policy)
+        if batch is None or not all(map(self.has_declared, declare or ())):
+            self.call(once, policy)
+        if batch is not None:
+            batch.add(body, exchange, routing_key, headers, known, mandatory, due, policy)
 
     def fail_over(self) -> None:
         """Use the next broker URL, if there are several."""
@@ -200,6 +213,7 @@ class Publisher:
     def after_fork(self) -> None:
         """In the child: forget the parent's connection without touching it."""
         self._lock = threading.Lock()
+        self._start_batching()
         core, self.current = self.current, None
         self._forget_connection()
         if core is not None:

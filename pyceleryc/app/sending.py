@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterable
 from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from kombu.utils.uuid import uuid
 
 from pyceleryc._state import get_current_worker_task
 from pyceleryc.app.options import check_call
+from pyceleryc.canvas.signature import maybe_signature
 from pyceleryc.exceptions import AlwaysEagerIgnored
 from pyceleryc.utils.functional import maybe_list
 from pyceleryc.utils.iso8601 import parse_iso8601
@@ -127,10 +129,34 @@ class Sending:
 
         :returns: where it is to be sent to: the ``reply_to`` of the task.
         """
-        backend = self.backend
-        if backend.wants_task_call:
-            backend.on_task_call(None, task_id)
+        if self.backend.wants_task_call:
+            self._expect(self.backend, None, task_id)
         return self._reply_to(False)
+
+    def _expect(self, backend: Any, producer: Any, task_id: str) -> None:
+        batch = self.amqp.current_batch
+        if batch is None:
+            backend.on_task_call(producer, task_id)
+        else:
+            batch.expect(backend, task_id)
+
+    def send_many(self, signatures: Iterable[Any], **options: Any) -> list[Any]:
+        """Send many tasks at once: in one write to RabbitMQ, in one transaction of SQLite.
+
+        :param signatures: signatures (chains, groups and chords, too) or dicts that describe
+            them; an iterator is read while the messages are made.
+        :param options: for each of them; see :meth:`Task.apply_async`.
+        :returns: their results, in order.
+        :raises OperationalError: the broker cannot be reached.
+        :raises Exception: whatever sending one of them raises; then none is sent.
+        """
+        with self.amqp.batch():
+            return [maybe_signature(sig, app=self._own_or_none(sig)).apply_async(**options)
+                    for sig in signatures]
+
+    def _own_or_none(self, sig: Any) -> Any:
+        # A signature of a task keeps the app of that task.
+        return None if getattr(sig, '_type', None) is not None else self
 
     def _inherit(
         self, parent: Any, options: dict[str, Any], root_id: str | None, parent_id: str | None,
@@ -173,7 +199,7 @@ class Sending:
             producer = self.amqp.Producer(connection, auto_declare=False)
         if is_mine:
             # With a reply_to of its own the result goes to others, or is expected already.
-            self.backend.on_task_call(producer, task_id)
+            self._expect(self.backend, producer, task_id)
         self.amqp.send_task_message(producer, name, message, **options)
 
 

@@ -7,7 +7,8 @@ None, and the caller goes the long way.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from kombu import Producer
 from kombu.common import Broadcast
@@ -18,11 +19,12 @@ from pyceleryc import _core, signals
 from pyceleryc._state import get_current_worker_task
 from pyceleryc.app.amqp import AMQP, is_patched
 from pyceleryc.app.messages import TaskMessages, is_plain_json
+from pyceleryc.app.publisher import NO_RETRY, RetryPolicy
 from pyceleryc.app.routes import MapRoute, Router
 from pyceleryc.app.sending import Sending
 from pyceleryc.utils.nodenames import anon_nodename
 
-__all__ = ('Shortcut', 'make_shortcut', 'no_shortcut')
+__all__ = ('Mould', 'Shortcut', 'make_shortcut', 'mould_of', 'no_shortcut')
 
 #: ``shortcut(args, kwargs, task_id)`` returns the result, or None: go the long way.
 Shortcut = Callable[[Any, Any, 'str | None'], Any]
@@ -41,6 +43,41 @@ _TEMPLATE_OPTIONS = frozenset({
     'queue', 'exchange', 'routing_key', 'priority', 'delivery_mode', 'time_limit',
     'soft_time_limit', 'ignore_result', 'serializer', 'compression', 'exchange_type',
 })
+
+
+class Mould(NamedTuple):
+    """What all messages of a task have in common; groups are sent with it."""
+
+    template: Any
+    #: Raises TypeError when arguments do not fit.
+    check: Callable[..., Any]
+    #: Tells whether the shortcut may be taken now.
+    is_usable: Callable[[], bool]
+
+
+def mould_of(task: Any) -> Mould | None:
+    """Return the mould of *task*, or None: its messages have to go the long way."""
+    method = getattr(type(task), 'apply_async', None)
+    if getattr(method, '__globals__', {}).get('__name__') != 'pyceleryc.app.task':
+        # Overridden, or replaced by instrumentation (D18).
+        return None
+    shortcut = task._shortcut or task._new_shortcut()
+    if shortcut is None:
+        _declare(task)
+        shortcut = task._new_shortcut()
+    mould: Mould | None = getattr(shortcut, 'mould', None)
+    if mould is None or not mould.is_usable():
+        return None
+    return mould
+
+
+def _declare(task: Any) -> None:
+    """Declare the queue of *task*: before that there is no shortcut."""
+    app = task.app
+    options = app.amqp.router.route(dict(task.exec_options()), task.name, (), {}, task)
+    settings, publisher = app.send_settings, app.amqp.publisher
+    policy = RetryPolicy(**settings.retry_policy) if settings.retry else NO_RETRY
+    publisher.call(lambda core: publisher.declare(options['queue']), policy)
 
 
 def no_shortcut(args: Any, kwargs: Any, task_id: str | None) -> None:
@@ -142,7 +179,11 @@ def _build(
         reply_to = None
         if watches:
             task_id = task_id or uuid()
-            store.on_task_call(None, task_id)
+            batch = publisher.batch
+            if batch is None:
+                store.on_task_call(None, task_id)
+            else:
+                batch.expect(store, task_id)
             reply_to = store.reply_to
         task_id = deliver(task_id, args or (), kwargs or {}, reply_to, parent)
         if task_id is None:
@@ -154,7 +195,19 @@ def _build(
             parent.add_trail(result)
         return result
 
+    usable = partial(_is_usable, task, publisher, core)
+    shortcut.mould = Mould(template, check, usable)  # type: ignore[attr-defined]
     return shortcut
+
+
+def _is_usable(task: Any, publisher: Any, core: Any) -> bool:
+    """Ask what the shortcut itself asks at each call."""
+    if (signals.before_task_publish.receivers or signals.after_task_publish.receivers
+            or signals.task_sent.receivers or publisher.current is not core
+            or type(task.app).send_task is not _SEND_TASK):
+        task.forget_shortcut()
+        return False
+    return True
 
 
 def _deliverer(publisher: Any, core: Any, template: Any, local: Any) -> Callable[..., Any]:
@@ -168,7 +221,12 @@ def _deliverer(publisher: Any, core: Any, template: Any, local: Any) -> Callable
         if parent is not None:
             request = parent.request
             root_id, parent_id = request.root_id or request.id, request.id
+        batch = publisher.batch
         try:
+            if batch is not None:
+                return batch.core.send(
+                    template, task_id, args, kwargs, reply_to or local.oid, root_id, parent_id, 0,
+                    None, None, None, None, None, None, None, None, None)
             return send(
                 template, task_id, args, kwargs, reply_to or local.oid, root_id, parent_id, 0,
                 None, None, None, None, None, None, None)

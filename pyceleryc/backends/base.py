@@ -293,6 +293,11 @@ class Backend(Exceptions, Documents, Marks, Chords):
         documents itself, else None."""
         return None
 
+    def on_tasks_call(self, task_ids: list[str]) -> None:
+        """Do what :meth:`on_task_call` does, for tasks that are sent together."""
+        for task_id in task_ids:
+            self.on_task_call(None, task_id)
+
     def on_task_call(self, producer: Any, task_id: str) -> Any:
         """Called before a task is sent whose result is wanted."""
 

@@ -26,6 +26,8 @@ JSON = 'application/json'
 REREAD = 5.0
 #: Seconds between looks at all of many results while waiting for one of them.
 SWEEP = 0.05
+#: Most seconds of rest between two reads of all results that are waited for.
+REST_MAX = 0.1
 #: A subclass that replaces one of these wants to be asked, not to be bypassed by the worker.
 _WRITING = ('store_result', '_store_result', 'encode', '_encode', 'encode_result',
             '_get_result_meta', 'mark_as_done')
@@ -83,6 +85,11 @@ class Client:
         self.results.watch(task_id)
         self.announced.add(task_id)
 
+    def announce_all(self, task_ids: list[str]) -> None:
+        """Listen for the results of tasks that will be sent together."""
+        self.results.watch_many(task_ids)
+        self.announced.update(task_ids)
+
     def renounce(self, task_id: str) -> None:
         """End :meth:`announce`.  Called by destructors, so it must not make anything."""
         if task_id in self.announced:
@@ -125,6 +132,8 @@ class CoreBackend(Backend):
     thread_safe = True
     wants_task_call = False
     is_async = True
+    #: :meth:`read_many` reads many documents at once.
+    reads_many = False
     supports_native_join = True
     supports_autoexpire = True
 
@@ -228,6 +237,13 @@ class CoreBackend(Backend):
         if self.wants_task_call:
             self.core.announce(task_id)
 
+    def on_tasks_call(self, task_ids: list[str]) -> None:
+        """Listen for many results, in one write."""
+        if type(self).on_task_call is not CoreBackend.on_task_call:
+            super().on_tasks_call(task_ids)
+        elif self.wants_task_call:
+            self.core.announce_all(task_ids)
+
     def remove_pending_result(self, result: Any) -> Any:
         """Stop to listen for the result: nobody holds it any more."""
         client = self.__dict__.get('core')
@@ -321,7 +337,10 @@ class CoreBackend(Backend):
         self._ensure_not_eager()
         deadline = None if timeout is None else time.monotonic() + timeout
         waiting = dict.fromkeys(task_ids)
-        self._announce_all(waiting)
+        if self.reads_many and on_message is None:
+            yield from self._read_as_they_come(waiting, deadline, interval, on_interval)
+            return
+        self.core.results.watch_many(waiting)
         reread = time.monotonic() + REREAD
         while waiting:
             ready = self._sweep(waiting, _left(deadline, SWEEP), on_message)
@@ -336,9 +355,44 @@ class CoreBackend(Backend):
             if waiting and on_interval is not None:
                 on_interval()
 
-    def _announce_all(self, task_ids: Any) -> None:
-        for task_id in task_ids:
-            self.core.results.watch(task_id)
+    def _read_as_they_come(
+        self, waiting: dict[str, Any], deadline: float | None, interval: float, on_interval: Any,
+    ) -> Iterator[tuple[str, Any]]:
+        """Read all again whenever something arrives, and rest as long as that took.
+
+        The rest makes one read of many small ones: waiting for n results takes few reads.
+        """
+        results, seen = self.core.results, 0
+        results.watch_many(waiting)
+        pause = REREAD if on_interval is None else interval
+        while waiting:
+            began = time.monotonic()
+            for task_id, meta in self.read_many(list(waiting)):
+                del waiting[task_id]
+                self._settle(task_id)
+                yield task_id, self._remember(task_id, meta)
+            now = time.monotonic()
+            if waiting and deadline is not None and now >= deadline:
+                raise self.TimeoutError('The operation timed out.')
+            if waiting:
+                time.sleep(_left(deadline, min(REST_MAX, now - began)))
+                seen = self._news(seen, _left(deadline, pause))
+            if waiting and on_interval is not None:
+                on_interval()
+
+    def _news(self, seen: int, seconds: float) -> int:
+        try:
+            return self.core.results.news(seen, seconds)  # type: ignore[no-any-return]
+        except _core.CoreError as exc:
+            raise OperationalError(str(exc)) from exc
+
+    def _settle(self, task_id: str) -> None:
+        self.core.announced.discard(task_id)
+        self.core.results.unwatch(task_id)
+
+    def read_many(self, task_ids: list[str]) -> Iterator[tuple[str, Any]]:
+        """Yield (id, meta dict) of those that are ready; for stores with :attr:`reads_many`."""
+        raise NotImplementedError(f'{type(self).__name__} sets reads_many without read_many()')
 
     def _sweep(self, waiting: Any, seconds: float, on_message: Any) -> dict[str, Any]:
         """Wait a moment for the first, then look which of the others have arrived."""
@@ -367,8 +421,7 @@ class CoreBackend(Backend):
             if on_message is not None:
                 on_message(meta)
             if meta['status'] in self.READY_STATES:
-                self.core.announced.discard(task_id)
-                self.core.results.unwatch(task_id)
+                self._settle(task_id)
                 return self._remember(task_id, meta)
 
 

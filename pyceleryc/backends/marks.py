@@ -31,10 +31,17 @@ class Marks:
         state: str = states.SUCCESS,
     ) -> None:
         """Store SUCCESS with the return value, and count the task in its chord."""
+        in_chord = request is not None and request.chord
+        if in_chord and store_result and self._store_and_count(task_id, result, request, state):
+            return
         if store_result:
             self.store_result(task_id, result, state, request=request)
-        if request is not None and request.chord:
+        if in_chord:
             self.on_chord_part_return(request, state, result)
+
+    def _store_and_count(self, task_id: str, result: Any, request: Any, state: str) -> bool:
+        """Store the result of a header's task and count it, if both can be done at once."""
+        return False
 
     def mark_as_failure(
         self, task_id: str, exc: BaseException, traceback: str | None = None,

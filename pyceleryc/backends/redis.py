@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import importlib
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -15,11 +15,13 @@ from pyceleryc.backends.core import CoreBackend
 from pyceleryc.backends.keyvalue import BaseKeyValueStoreBackend
 from pyceleryc.exceptions import ChordError, ImproperlyConfigured
 from pyceleryc.result import GroupResult
-from pyceleryc.states import PROPAGATE_STATES
+from pyceleryc.states import PROPAGATE_STATES, SUCCESS
 
 __all__ = ('RedisBackend',)
 
 DEFAULT_PORT = 6379
+#: Documents that are read with one command.
+READ_MAX = 1000
 _CERT_REQS = {
     'CERT_REQUIRED': ssl.CERT_REQUIRED, 'required': ssl.CERT_REQUIRED,
     'CERT_OPTIONAL': ssl.CERT_OPTIONAL, 'optional': ssl.CERT_OPTIONAL,
@@ -41,6 +43,7 @@ class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):
     """
 
     wants_task_call = True
+    reads_many = True
     implements_incr = True
     supports_autoexpire = True
 
@@ -91,6 +94,24 @@ class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):
         """
         if not task_join_will_block():
             self.core.announce(task_id)
+
+    def on_tasks_call(self, task_ids: list[str]) -> None:
+        """Do the same for many, in one write."""
+        if type(self).on_task_call is not RedisBackend.on_task_call:
+            super().on_tasks_call(task_ids)
+        elif not task_join_will_block():
+            self.core.announce_all(task_ids)
+
+    def read_many(self, task_ids: list[str]) -> Iterator[tuple[str, Any]]:
+        """Yield (id, meta dict) of those that are ready."""
+        for start in range(0, len(task_ids), READ_MAX):
+            part = task_ids[start:start + READ_MAX]
+            documents = self.mget([self.get_key_for_task(task_id) for task_id in part])
+            for task_id, document in zip(part, documents, strict=True):
+                if document is not None:
+                    meta = self.decode_result(document)
+                    if meta['status'] in self.READY_STATES:
+                        yield task_id, meta
 
     # -- keys -----------------------------------------------------------------------------------
 
@@ -150,20 +171,39 @@ class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):
         """Let the chord wait for one task more."""
         self.run(('INCR', self.get_key_for_group(chord_id, '.t')), retry=True)
 
+    def _store_and_count(self, task_id: str, result: Any, request: Any, state: str) -> bool:
+        """Do both in one round trip."""
+        if not (request.group and request.id and state == SUCCESS and self._stores_plainly):
+            return False
+        key = self.get_key_for_task(task_id)
+        document = self._encode_document(task_id, result, state, None, request)
+        self._part_done(request, state, result, (
+            self._store_command(key, document), ('PUBLISH', key, document)))
+        return True
+
+    @cached_property
+    def _stores_plainly(self) -> bool:
+        # SUCCESS replaces whatever was stored, so the script that looks first is not needed.
+        names = ('set', 'on_chord_part_return')
+        return self._writes_plainly and all(getattr(type(self), name) is getattr(RedisBackend, name) for name in names)
+
     def on_chord_part_return(
         self, request: Any, state: str, result: Any, **kwargs: Any,
     ) -> None:
         """Count the task; send the chord's body if it was the last."""
+        if request.group and request.id:
+            self._part_done(request, state, result, ())
+
+    def _part_done(self, request: Any, state: str, result: Any, before: Any) -> None:
+        """Count the task, after the commands *before* in the same transaction."""
         group_id = request.group
-        if not group_id or not request.id:
-            return
         part = self.encode([1, request.id, state, self.encode_result(result, state)])
-        count, added, size = self._count_part(group_id, request.group_index, part)
-        body = self.app.signature(request.chord)
+        count, added, size = self._count_part(group_id, request.group_index, part, before)
         if size is None:
-            size = body.get('chord_size') or 0
+            size = request.chord.get('chord_size') or 0
         if count != int(size) + int(added or 0):
             return
+        body = self.app.signature(request.chord)
         try:
             self.finish_chord(body, lambda: self._chord_values(group_id))
         finally:
@@ -172,7 +212,9 @@ class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):
     def _chord_keys(self, group_id: str) -> list[Any]:
         return [self.get_key_for_group(group_id, part) for part in ('.j', '.t', '.s')]
 
-    def _count_part(self, group_id: str, index: Any, part: Any) -> list[Any]:
+    def _count_part(
+        self, group_id: str, index: Any, part: Any, before: Any = (),
+    ) -> list[Any]:
         """Store one result; return how many there are, how many were added, and the size."""
         parts, added, size = self._chord_keys(group_id)
         if self.ordered:
@@ -180,10 +222,11 @@ class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):
             store, count = ('ZADD', parts, score, part), ('ZCOUNT', parts, '-inf', '+inf')
         else:
             store, count = ('RPUSH', parts, part), ('LLEN', parts)
-        commands = [store, count, ('GET', added), ('GET', size)]
+        commands = [*before, store, count, ('GET', added), ('GET', size)]
         if self.expires:
             commands += [('EXPIRE', key, int(self.expires)) for key in (parts, added, size)]
-        return self.run(*commands, transaction=True, retry=True)[1:4]
+        first = len(before) + 1
+        return self.run(*commands, transaction=True, retry=True)[first:first + 3]
 
     def _chord_values(self, group_id: str) -> list[Any]:
         header = self.restore_group(group_id, cache=False)

@@ -7,6 +7,7 @@ from typing import Any
 from kombu.utils.functional import is_list
 from kombu.utils.uuid import uuid
 
+from pyceleryc.canvas.bulk import PlainGroup
 from pyceleryc.canvas.group import descend, group
 from pyceleryc.canvas.signature import Signature, app_of, maybe_signature
 from pyceleryc.canvas.stamping import merged
@@ -19,6 +20,12 @@ __all__ = ('chord',)
 
 #: Options of a call that are for the join, not for the tasks.
 _JOIN_OPTIONS = ('interval', 'countdown', 'max_retries')
+
+
+#: Options of a call that are for the body only.
+_FOR_BODY = ('chain', 'link', 'link_error', 'group_id', 'group_index', 'chord')
+#: With these options the tasks of the header may be plain.
+_AFTER_BODY = frozenset({*_FOR_BODY, 'root_id', 'parent_id', 'add_to_parent'})
 
 
 @Signature.register_type('chord')
@@ -92,9 +99,24 @@ class _chord(Signature):  # noqa: N801  the public name
         merged_options.update((name, value) for name, value in (
             ('producer', producer or publisher), ('connection', connection), ('router', router),
         ) if value is not None)
+        header = self._plain_header(args, kwargs, merged_options)
+        if header is None:
+            header = self._header_group()
         return self.run(
-            self._header_group(), body, args, app=self.app, task_id=task_id, kwargs=kwargs,
-            **merged_options)
+            header, body, args, app=self.app, task_id=task_id, kwargs=kwargs, **merged_options)
+
+    def _plain_header(self, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
+        """Return the header if it can be sent without copying it, else None."""
+        header = self.tasks
+        own: dict[str, Any] = {}
+        if isinstance(header, group):
+            if header.args:
+                return None
+            header, own = header.tasks, header.options
+        for_all = {name: value for name, value in options.items() if name not in _JOIN_OPTIONS}
+        if kwargs or not _AFTER_BODY.issuperset(for_all):
+            return None
+        return PlainGroup.of(self.app, header, own, args)
 
     def run(
         self, header: Any, body: Any, partial_args: Any, app: Any = None,
@@ -103,13 +125,23 @@ class _chord(Signature):  # noqa: N801  the public name
     ) -> Any:
         """Send *header* so that *body* follows; see :meth:`apply_async`."""
         app = app or self.app
+        with app.amqp.batch():
+            return self._run(
+                header, body, partial_args, app, interval, countdown, max_retries, task_id,
+                kwargs, options)
+
+    def _run(
+        self, header: Any, body: Any, partial_args: Any, app: Any, interval: float | None,
+        countdown: float, max_retries: int | None, task_id: str | None, kwargs: Any,
+        options: dict[str, Any],
+    ) -> Any:
         options.pop('add_to_parent', None)
         transport = {name: options.pop(name) for name in ('producer', 'connection', 'router')
                      if name in options}
         group_id = header.options.get('task_id') or uuid()
         # What comes after the chord comes after its body, not after the header's tasks.
         body.options.update(options)
-        for name in ('chain', 'link', 'link_error', 'group_id', 'group_index', 'chord'):
+        for name in _FOR_BODY:
             options.pop(name, None)
         if not header.tasks:
             return body.apply_async(([],), task_id=task_id, **transport)

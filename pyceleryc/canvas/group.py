@@ -8,6 +8,7 @@ from kombu.utils.functional import fxrange, is_list
 from kombu.utils.uuid import uuid
 
 from pyceleryc._state import get_current_worker_task
+from pyceleryc.canvas.bulk import PlainGroup
 from pyceleryc.canvas.signature import Signature, app_of, maybe_signature
 from pyceleryc.canvas.stamping import merged
 from pyceleryc.utils.functional import regen
@@ -65,7 +66,7 @@ class group(Signature):  # noqa: N801  the public name
         self, args: Any = None, kwargs: Any = None, add_to_parent: bool = True,
         producer: Any = None, link: Any = None, link_error: Any = None, **options: Any,
     ) -> Any:
-        """Send all members; return their GroupResult.
+        """Send all members at once; return their GroupResult.
 
         :raises TypeError: *link* or *link_error* is given: a group is no task.
         """
@@ -79,13 +80,27 @@ class group(Signature):  # noqa: N801  the public name
         if not self.tasks:
             return self.freeze()
         given = {name: value for name, value in options.items() if value is not None}
-        members, result, options = self._prepare({**self.options, **given})
+        options = {**self.options, **given}
         args = self._merge(args, None, None)[0]
-        for member in members:
-            member.apply_async(args, kwargs, producer=producer, add_to_parent=False, **options)
+        plain = None
+        if producer is None and not kwargs:
+            plain = PlainGroup.of(app, self.tasks, options, args)
+        with app.amqp.batch():
+            if plain is not None:
+                result = plain.freeze(
+                    options.get('task_id') or options.get('group_id'), None,
+                    options.get('root_id'), options.get('parent_id'))
+            else:
+                result = self._send_each(args, kwargs, producer, options)
         parent = get_current_worker_task()
         if add_to_parent and parent is not None:
             parent.add_trail(result)
+        return result
+
+    def _send_each(self, args: Any, kwargs: Any, producer: Any, options: dict[str, Any]) -> Any:
+        members, result, options = self._prepare(options)
+        for member in members:
+            member.apply_async(args, kwargs, producer=producer, add_to_parent=False, **options)
         return result
 
     def _prepare(self, options: dict[str, Any]) -> tuple[list[Any], Any, dict[str, Any]]:

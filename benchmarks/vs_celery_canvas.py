@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from vs_celery import AMQP, HERE, REDIS, Marks, Side, environment, peer_python, 
 #: figure -> how many times better than Celery it has to be
 GOALS = {"group submit, ms": 15, "group total, ms": 10, "chord total, ms": 8, "chain total, ms": 10}
 PUBLISH_GOAL = 0.8
+PUBLISH_TURNS = 3
 
 
 class CanvasSide(Side):
@@ -65,9 +67,14 @@ def build_bare(directory: str) -> str:
 
 
 def measure_publish(side: Side, directory: str, count: int) -> bool:
-    ours = side.client("publish_group", count, environment(directory, "", Marks(directory, 1)))["per_second"]
-    bare = json.loads(subprocess.run([build_bare(directory), AMQP.removesuffix("/"), str(count)], stdout=subprocess.PIPE,
-                                     check=True).stdout)["per_second"]
+    """Takes turns, and medians: the broker's rate changes from one second to the next."""
+    program = [build_bare(directory), AMQP.removesuffix("/"), str(count)]
+    pairs = []
+    for _ in range(PUBLISH_TURNS):
+        found = side.client("publish_group", count, environment(directory, "", Marks(directory, 1)))
+        bare_found = json.loads(subprocess.run(program, stdout=subprocess.PIPE, check=True).stdout)
+        pairs.append((found["per_second"], bare_found["per_second"]))
+    ours, bare = (statistics.median(column) for column in zip(*pairs, strict=True))
     print(f"group of {count}, persistent and confirmed: {ours:.0f}/s; bare C loop: {bare:.0f}/s; {ours / bare:.0%}")
     return ours >= PUBLISH_GOAL * bare
 

@@ -15,8 +15,8 @@ N = 3000
 def app(amqp_url: str, redis_url: str, unique: Callable[[str], str]) -> Iterator[Any]:
     app = Celery('bulk', broker=amqp_url, backend=redis_url, set_as_current=False)
     app.conf.update(task_default_queue=unique('bulk'), result_expires=60)
-    app.task(name='add')(lambda x: x)
-    app.task(name='total')(sum)
+    app.task(name='add', shared=False)(lambda x: x)
+    app.task(name='total', shared=False)(sum)
     yield app
     app.amqp.publisher.core.remove(app.conf.task_default_queue, None)
     app.close()

@@ -15,11 +15,11 @@ def app() -> Any:
     app = Celery('batches', broker='memory://', backend='cache+memory://', set_as_current=False)
     app.conf.task_default_queue = 'batches'
 
-    @app.task(name='add')
+    @app.task(name='add', shared=False)
     def add(x: int, y: int = 0) -> int:
         return x + y
 
-    @app.task(name='total')
+    @app.task(name='total', shared=False)
     def total(values: list[int]) -> int:
         return sum(values)
 
@@ -209,7 +209,7 @@ def test_an_overridden_apply_async_is_called(app: Any) -> None:
             calls.append(args)
             return super().apply_async(*args, **kwargs)
 
-    task = app.task(base=Counting, name='counting')(lambda x: x)
+    task = app.task(base=Counting, name='counting', shared=False)(lambda x: x)
     group(task.s(1), task.s(2)).apply_async()
     assert len(calls) == 2
 
@@ -226,6 +226,6 @@ def test_the_size_of_a_header_message_does_not_grow(app: Any) -> None:
 def test_a_dead_broker_is_reported() -> None:
     app = Celery('dead', broker='amqp://guest:guest@127.0.0.1:1//', set_as_current=False)
     app.conf.task_publish_retry = False
-    app.task(name='t')(lambda: None)
+    app.task(name='t', shared=False)(lambda: None)
     with pytest.raises(OperationalError):
         group(app.tasks['t'].s() for _ in range(3)).apply_async()

@@ -100,7 +100,7 @@ ctest-tsan tsan: $(BUILD)/c/tsan/run
 # ---- Python tests, checks ----
 
 pytest: build
-	timeout --foreground --signal=INT --kill-after=30 720 $(PY) -m pytest $(T)
+	timeout --foreground --signal=INT --kill-after=30 720 $(PY) -m pytest -n 2 --dist loadfile $(T)
 
 lint: $(call objects,plain,$(CORE_SRC))
 	@python3 tools/check_layers.py

@@ -453,7 +453,6 @@ def test_app_that_cannot_be_loaded(start: Start, project: Path, name: str, sourc
     (["worker", "-l", "LOUD"], "LOUD"),
     (["worker", "-P", "gevent"], "gevent"),
     (["worker", "--autoscale", "3,10"], "there is no pool of 10 to 3 processes"),
-    (["worker", "-B"], "-B is not available in this release"),
     (["worker", "nonsense"], "nonsense"),
     (["worker", "no.such_setting=1"], "no_such_setting"),
     (["worker", "-n", "w@%x"], "%x"),

@@ -1,7 +1,7 @@
 """Tests of the guides' rows. They say `from celery import …` and run on both implementations:
 
 - here, where `celery` is pyceleryc;
-- on the real Celery (tests/compat/test_rows_on_celery.py runs this folder in its environment with ROWS_IMPL=celery), so that
+- on the real Celery (tests/soak/soak_rows_on_celery.py runs this folder in its environment with ROWS_IMPL=celery), so that
   each expectation is Celery's own behaviour, or stands in docs/DIFFERENCES.md.
 
 The row's id is in the name of the test (test_t040_…) or in its docstring (T-040); tools/rows.py lists the rows without one.

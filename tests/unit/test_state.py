@@ -56,11 +56,11 @@ def test_current_app_of_threads() -> None:
 
 
 def test_apps_are_held_weakly() -> None:
-    app = App('short')
+    app = App('held weakly')
     _state._register_app(app)
     assert app in _state._get_active_apps()
     del app
-    assert 'short' not in [app.main for app in _state._get_active_apps()]
+    assert 'held weakly' not in [app.main for app in _state._get_active_apps()]
 
 
 def test_current_task() -> None:

@@ -161,10 +161,14 @@ def test_c080_log_of_an_error(nobody, caplog):
 
 
 def test_c081_dead_connections_are_replaced(add, box, relay):
+    """A message whose confirm was cut off with its connection comes again: nothing else may come between."""
     relay.open()
     for number in range(3):
         add.delay(number, 0)
-        assert box.take().args == [number, 0]
+        seen = box.take().args
+        while seen == [number - 1, 0]:
+            seen = box.take().args
+        assert seen == [number, 0]
         relay.cut()
         relay.open()
     assert relay.accepted >= 3

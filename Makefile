@@ -21,7 +21,7 @@ TEST_SRC := $(wildcard tests/c/*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 EXT_SRC  := $(wildcard csrc/*/*.c csrc/*/*.h) setup.py tools/cflags
 
-.PHONY: all test demo check check-all build ctest ctest-asan asan pytest lint leaks soak bench fuzz clean
+.PHONY: all test demo check check-all build ctest ctest-asan asan pytest lint soak bench fuzz clean
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -108,15 +108,12 @@ lint: $(call objects,plain,$(CORE_SRC))
 
 # ---- the long ones ----
 
-leaks: build
-	@for script in tests/leaks/*.py; do echo "$$script"; $(PY) "$$script" || exit 1; done
-
 soak: build
 	@for script in tests/soak/*.py; do echo "$$script"; $(PY) "$$script" || exit 1; done
 
 bench: build $(BUILD)/c/plain/run
 	$(SERVERS) $(BUILD)/c/plain/run -b $(T)
-	@for script in benchmarks/bench_*.py; do echo "$$script"; $(PY) "$$script" || exit 1; done
+	@for script in benchmarks/vs_celery*.py benchmarks/instructions.py; do echo "$$script"; $(PY) "$$script" || exit 1; done
 
 # One program per decoder; each mutates its corpus for FUZZ_SECONDS under ASan + UBSan.
 $(BUILD)/fuzz/%: $(BUILD)/c/asan/tests/fuzz/%.o $(BUILD)/c/asan/tests/fuzz/driver.o $(call objects,asan,$(CORE_SRC))

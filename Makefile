@@ -21,7 +21,7 @@ TEST_SRC := $(wildcard tests/c/*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 EXT_SRC  := $(wildcard csrc/*/*.c csrc/*/*.h) setup.py tools/cflags
 
-.PHONY: all test demo check check-all build ctest ctest-asan asan pytest lint soak bench fuzz clean
+.PHONY: all test demo check check-all build types ctest ctest-asan asan pytest pytest-long lint soak check-stores bench fuzz clean
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -39,7 +39,7 @@ demo:
 	$(PY) examples/demo.py
 
 check: build
-	@$(MAKE) --no-print-directory -j2 lint
+	@$(MAKE) --no-print-directory -j2 lint types
 	@$(SERVERS) $(MAKE) --no-print-directory check-all
 
 # Cheap and telling first; pytest last, so that its summary closes the output.
@@ -99,17 +99,31 @@ ctest-tsan tsan: $(BUILD)/c/tsan/run
 
 # ---- Python tests, checks ----
 
+# In the order of the folders: those with long files come first, unit tests fill the end on both cores.
 pytest: build
-	timeout --foreground --signal=INT --kill-after=30 720 $(PY) -m pytest -n 2 --dist loadfile $(T)
+	timeout --foreground --signal=INT --kill-after=30 780 $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not long" $(T)
+
+# Fleets of both implementations and failovers, six minutes: whoever changes brokers or stores runs them, too.
+pytest-long: build
+	$(SERVERS) $(PY) -m pytest -n 2 --dist loadfile -m long $(T)
 
 lint: $(call objects,plain,$(CORE_SRC))
 	@python3 tools/check_layers.py
 	@tools/check_symbols.sh $(BUILD)/c/plain/csrc $(wildcard build/cpython-*) pyceleryc
 
+# The package's types, and whether _core.pyi says what the extension is.
+types: build
+	$(PY) -m mypy
+	$(PY) -m mypy.stubtest pyceleryc._core --mypy-config-file tools/stubtest.ini
+
 # ---- the long ones ----
 
 soak: build
 	@for script in tests/soak/*.py; do echo "$$script"; $(PY) "$$script" || exit 1; done
+
+# Result stores that need MariaDB, moto, azurite, Django; installs what is missing.
+check-stores: build
+	tests/soak/soak_stores.sh
 
 bench: build $(BUILD)/c/plain/run
 	$(SERVERS) $(BUILD)/c/plain/run -b $(T)
@@ -118,7 +132,8 @@ bench: build $(BUILD)/c/plain/run
 # One program per decoder; each mutates its corpus for FUZZ_SECONDS under ASan + UBSan.
 $(BUILD)/fuzz/%: $(BUILD)/c/asan/tests/fuzz/%.o $(BUILD)/c/asan/tests/fuzz/driver.o $(call objects,asan,$(CORE_SRC))
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(ASAN) $^ $(PKG_LIB) -lpthread -lm -o $@
+	@echo "  LD $@"
+	@$(CC) $(CFLAGS) $(ASAN) $^ $(PKG_LIB) -lpthread -lm -o $@
 
 fuzz: $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 	@for target in $^; do "$$target" tests/fuzz/corpus/$${target##*/fuzz_} $${FUZZ_SECONDS:-60} || exit 1; done

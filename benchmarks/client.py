@@ -1,6 +1,6 @@
 """What a program does with the benchmark's tasks; run in either side's environment. Prints one line of JSON.
 
-    client.py IMPLEMENTATION publish|roundtrip|hold N
+    client.py IMPLEMENTATION publish|publish_add|publish_later|roundtrip|hold N
 """
 
 from __future__ import annotations
@@ -38,6 +38,13 @@ def publish_add(tasks, count: int) -> dict[str, float]:
     for number in range(1, count):
         tasks.add.delay(number, 1)
     return {"cpu_us": (time.process_time() - cpu) / (count - 1) * 1e6}
+
+
+def publish_later(tasks, count: int) -> dict[str, float]:
+    """Tasks with results, whose worker comes later."""
+    for number in range(count):
+        tasks.add.delay(number, 1)
+    return {}
 
 
 def roundtrip(tasks, count: int) -> dict[str, float]:

@@ -28,7 +28,7 @@ def noop(number):
         machine.stop()
 
 last = int(sys.argv[1]) - 1
-machine = Machine(app, "count@here", pool="solo")
+machine = Machine(app, "count@here", None, pool="solo")
 for number in range(last + 1):
     noop.delay(number)
 machine.run()

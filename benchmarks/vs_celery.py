@@ -77,9 +77,9 @@ class Marks:
             raise SystemExit(f"row void: {lost} tasks lost, {doubled} doubled")
 
 
-def environment(directory: str, backend: str, marks: Marks) -> dict[str, str]:
+def environment(directory: str, backend: str, marks: Marks, broker: str = AMQP) -> dict[str, str]:
     # no PYTHONPATH games: each side's own environment, plus the folder of the tasks
-    return {**os.environ, "BENCH_BROKER": AMQP, "BENCH_BACKEND": backend, "BENCH_QUEUE": f"bench-{uuid.uuid4().hex[:8]}",
+    return {**os.environ, "BENCH_BROKER": broker, "BENCH_BACKEND": backend, "BENCH_QUEUE": f"bench-{uuid.uuid4().hex[:8]}",
             "BENCH_MARKS": marks.path, "PYTHONPATH": str(HERE), "C_FORCE_ROOT": "1"}
 
 

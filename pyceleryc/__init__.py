@@ -1,11 +1,13 @@
 """A distributed task queue with Celery's API and wire formats, and a worker in C."""
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import namedtuple
 
+# As typing has it, but probes that run every few seconds (pyceleryc ping) import this package and nothing else.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from kombu.utils.uuid import uuid
 
     from pyceleryc._compat import install_as_celery
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from pyceleryc.app import bugreport, shared_task
     from pyceleryc.app.base import Celery
     from pyceleryc.app.task import Task
-    from pyceleryc.canvas import (
+    from pyceleryc.canvas import (  # type: ignore[no-redef]
         Signature,
         chain,
         chord,
@@ -32,16 +34,7 @@ SERIES = 'pyceleryc'
 VERSION_BANNER = f'{__version__} ({SERIES})'
 
 
-class version_info_t(NamedTuple):  # noqa: N801  the public name
-    """The parts of a version."""
-
-    major: int
-    minor: int
-    micro: int
-    releaselevel: str
-    serial: str
-
-
+version_info_t = namedtuple('version_info_t', 'major minor micro releaselevel serial')  # noqa: PYI024  see above
 version_info = version_info_t(5, 6, 3, '', '')
 VERSION = version_info
 
@@ -71,6 +64,8 @@ __all__ = (
 
 
 def __getattr__(name: str) -> Any:
+    import importlib.util  # when it is needed: see above
+
     module = _LAZY.get(name)
     if module is not None:
         value = getattr(importlib.import_module(module), name)

@@ -30,7 +30,9 @@ class Bell:
 
     def wait(self, timeout: float) -> bool:
         """Wait for the bell, *timeout* seconds at most; tell whether it rang."""
-        return bool(select.select([self._read], [], [], max(timeout, 0))[0])
+        poll = select.poll()  # select() knows descriptors below 1024 only
+        poll.register(self._read, select.POLLIN)
+        return bool(poll.poll(max(timeout, 0) * 1000))
 
     def close(self) -> None:
         """Give the pipe back."""

@@ -31,7 +31,7 @@ class BeatThread(Thread):
         self.service.stop(wait=True)
 
 
-class BeatProcess(_context.Process):  # type: ignore[name-defined,misc]
+class BeatProcess(_context.Process):  # type: ignore[name-defined]
     """Runs *service* in a process that ends with this one, however that ends."""
 
     def __init__(self, service: Any) -> None:

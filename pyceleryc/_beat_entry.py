@@ -25,7 +25,7 @@ class BeatLazyFunc:
 
     def __init__(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         self._func = func
-        self._func_params = {'args': args, 'kwargs': kwargs}
+        self._func_params: dict[str, Any] = {'args': args, 'kwargs': kwargs}
 
     def __call__(self) -> Any:
         return self.delay()

@@ -14,6 +14,9 @@ import sys
 from typing import Any
 
 MODULE_NAME = 'billiard.exceptions'
+#: The release of billiard whose names these are.
+VERSION = (4, 3, 2, '')
+__version__ = '4.3.2'
 
 
 class _PoolExceptionType(type):

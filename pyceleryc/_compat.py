@@ -17,6 +17,7 @@ _BILLIARD = {
     'billiard': 'pyceleryc._billiard',
     'billiard.exceptions': 'pyceleryc._billiard',
     'billiard.einfo': 'pyceleryc.einfo',
+    'billiard.pool': 'pyceleryc._billiard_pool',
 }
 
 

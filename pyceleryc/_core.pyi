@@ -9,10 +9,11 @@ where it calls. Bad argument types raise TypeError, as any C function does.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self, TypeAlias, final
 
 # --- errors (created by the module, one class per kind) ---------------------------------------------------------
-class CoreError(Exception): ...
+class CoreError(Exception):
+    code: int
 class ConnectionLost(CoreError, ConnectionError): ...      # PC_EIO, PC_EPROTO
 class AccessRefused(CoreError): ...                        # PC_EAUTH
 class Timeout(CoreError, TimeoutError): ...                # PC_ETIMEOUT
@@ -46,24 +47,45 @@ def iso_to_timestamp(text: str, /) -> float: ...
 # --- publishing -------------------------------------------------------------------------------------------------
 SCHEMES: frozenset[str]  # broker URL schemes with a C driver: amqp, amqps, sqlite, memory (pyamqp & librabbitmq are aliases made by Python)
 
+@final
 class Hub:
     """The in-memory broker and result store; all users of one `memory://` share one."""
-    def __init__(self) -> None: ...
+    def __new__(cls) -> Self: ...
 
+@final
+class Feed:
+    """Messages from a broker that only Python can talk to, for one worker: its config is {"scheme": "kombu", "feed": Feed}.
+
+    The target is told what the machine wants: connect(), add(queue), drop(queue), prefetch(count), settle([(tag, 0 ack | 1 reject |
+    2 requeue)]), pause(), close(seconds); all at once return, except close()."""
+    def __new__(cls, target: Any, /) -> Self: ...
+    def push(
+        self, exchange: str, routing_key: str, body: bytes | str, headers: Mapping[str, Any], properties: Mapping[str, Any],
+        redelivered: bool, /,
+    ) -> int: ...
+    """A delivery; returns the tag by which it will be settled. TypeError, ValueError: no message can be made of it."""
+    def up(self) -> None: ...
+    def down(self, reason: str, refused: bool, /) -> None: ...
+    """refused: at the first connect the machine gives up."""
+    def cancelled(self, queue: str, /) -> None: ...
+
+@final
 class TaskTemplate:
     """What is the same in every message of a task sent with the same options."""
-    def __init__(
-        self, task: str, exchange: str, routing_key: str, origin: str, delivery_mode: int, priority: int,
+    def __new__(
+        cls, task: str, exchange: str, routing_key: str, origin: str, delivery_mode: int, priority: int,
         time_limit: float | None, soft_time_limit: float | None, ignore_result: bool, /,
-    ) -> None: ...
+    ) -> Self: ...
 
+@final
 class Producer:
     """Thread-safe publisher on one connection (kept, reconnected). The GIL is released while it works.
 
     config keys: scheme, host, port, vhost (sqlite: path), user, password, login_method, ssl (None or dict of ca_file,
     ca_path, cert_file, key_file, key_password, ciphers, server_name, verify, check_hostname), heartbeat, connect_timeout,
-    client_name, publish_timeout, window, confirm (0/1/2), synchronous, hub (Hub)."""
-    def __init__(self, config: Mapping[str, Any], /) -> None: ...
+    client_name, publish_timeout, window, confirm (0/1/2), synchronous, hub (Hub); for Redis also sentinel (None or dict of
+    hosts ("host:port;host:port"), master_name, user, password, ssl)."""
+    def __new__(cls, config: Mapping[str, Any], /) -> Self: ...
     def connect(self, timeout: float | None, /) -> None: ...
     def send(
         self, template: TaskTemplate, task_id: str | None, args: Sequence[Any], kwargs: Mapping[str, Any],
@@ -95,9 +117,10 @@ class Producer:
     def abandon(self) -> None: ...
     """After fork in the child: drop descriptors, speak no protocol. The object is closed then."""
 
+@final
 class Batch:
     """Messages collected by one thread, to be published together; for producers of the same kind as the one given."""
-    def __init__(self, producer: Producer, /) -> None: ...
+    def __new__(cls, producer: Producer, /) -> Self: ...
     def send(
         self, template: TaskTemplate, task_id: str | None, args: Sequence[Any], kwargs: Mapping[str, Any],
         reply_to: str, root_id: str | None, parent_id: str | None, retries: int, eta: str | None, expires: str | None,
@@ -115,12 +138,13 @@ class Batch:
     def __len__(self) -> int: ...
 
 # --- results: a program's side ----------------------------------------------------------------------------------
+@final
 class Results:
     """Thread-safe client of a result store. Documents are bytes.
 
-    config keys: scheme (redis, rpc, sqlite, memory), host, port, unix_path, db, user, password, ssl, key_prefix,
+    config keys: scheme (redis, rpc, sqlite, memory), host, port, unix_path, sentinel, db, user, password, ssl, key_prefix,
     connect_timeout, socket_timeout, expires, path, broker (a Producer config), persistent, reply_queue, hub."""
-    def __init__(self, config: Mapping[str, Any], /) -> None: ...
+    def __new__(cls, config: Mapping[str, Any], /) -> Self: ...
     def set(self, id: str, state: str, document: bytes | str, content_type: str, content_encoding: str,
             reply_to: str | None, correlation_id: str | None, timeout: float | None, /) -> None: ...
     def get(self, id: str, timeout: float | None, /) -> bytes | None: ...
@@ -136,9 +160,10 @@ class Results:
     def forget(self, id: str, timeout: float | None, /) -> None: ...
     def abandon(self) -> None: ...
 
+@final
 class Redis:
     """Thread-safe blocking Redis commands for everything else (groups, chord counters). config as Results."""
-    def __init__(self, config: Mapping[str, Any], /) -> None: ...
+    def __new__(cls, config: Mapping[str, Any], /) -> Self: ...
     def run(self, commands: Sequence[Sequence[str | bytes | int | float]], transaction: bool, timeout: float | None, /) -> list[Any]: ...
     def abandon(self) -> None: ...
 
@@ -151,32 +176,37 @@ TASK_LOG: int            # call hooks.log_success(task, request, retval, runtime
 TASK_IGNORE_RESULT: int  # default when the message does not say
 TASK_CUSTOM_CALL: int    # call the task object, not its run()
 TASK_COROUTINE: int      # hooks.run_coroutine(coro) gives the return value
+TASK_AROUND: int         # nothing but hooks.around(task, request) -> Outcome is called
+TASK_LATE: int           # hooks.flush() before the outcome; else a pool's child confirms when it has time (hooks.publisher())
 
 # flags of an outcome (third element of the outcome tuple)
 OUT_REQUEUE: int         # Reject(requeue=True), or another reason to requeue
 OUT_REFUSED: int         # the message could not be accepted (content type, format): reject without requeue whatever acks_late says
 OUT_UNDECODABLE: int     # the body could not be decoded: ack
-Outcome = tuple[int, bytes | None, int]
+_Outcome: TypeAlias = tuple[int, bytes | None, int]
 """(state index in STATES, document to be stored by the worker or None, flags)"""
 
+@final
 class Tracer:
     """Runs task messages in this process or thread. One per worker; usable from many threads, and in forked children.
 
     hooks (all called with the GIL, rarely):
       decode(body: bytes, content_type: str|None, content_encoding: str|None, compression: str|None) -> Any
           for bodies that are not plain JSON; returns the decoded [args, kwargs, embed]
-      bad_message(exc, headers, properties, delivery_info, body) -> Outcome    any failure before the task could be found and its arguments were known
-      enter(task, request) -> None; succeed(task, request, retval) -> Outcome; fail(task, request, exc) -> Outcome
+      bad_message(exc, headers, properties, delivery_info, body) -> _Outcome    any failure before the task could be found and its arguments were known
+      around(task, request) -> (_Outcome, return value or exception)    the whole run, of tasks with TASK_AROUND
+      enter(task, request) -> None; succeed(task, request, retval) -> Outcome; fail(task, request, exc) -> _Outcome
       leave(task, request, retval, state: str) -> None; log_success(task, request, retval, runtime) -> None
       now_iso() -> str     date_done text; only called when the app's timezone is not UTC
       run_coroutine(coro) -> Any
       flush() -> None      called after a body that published something
     `request` is a Context (see make_request)."""
-    def __init__(self, hooks: Any, make_request: Callable[[dict[str, Any]], Any], hostname: str, utc: bool, task_stack: Any, /) -> None: ...
+    def __new__(cls, hooks: Any, make_request: Callable[[dict[str, Any]], Any], hostname: str, utc: bool, task_stack: Any, /) -> Self: ...
     def register(self, name: str, task: Any, run: Callable[..., Any], request_stack: Any, flags: int, /) -> None: ...
-    def call(self, name: str, request: Any, args: Sequence[Any], kwargs: Mapping[str, Any], /) -> tuple[int, Any, Outcome]: ...
+    def call(self, name: str, request: Any, args: Sequence[Any], kwargs: Mapping[str, Any], /) -> tuple[int, Any, _Outcome]: ...
     """Eager run with a ready Context: (state, retval or exception, outcome)."""
 
+@final
 class LazyRequest:
     """What the tracer pushes on task.request_stack: the context is only built when somebody looks."""
     def context(self) -> Any: ...
@@ -184,6 +214,7 @@ class LazyRequest:
     chain, chord, hostname, is_eager=False, called_directly=False)."""
 
 # --- the worker -------------------------------------------------------------------------------------------------
+@final
 class Job:
     """A message in the worker's hands, as hooks see it (valid only during the hook, except id and name)."""
     id: str
@@ -198,20 +229,23 @@ class Job:
     worker_pid: int | None
     time_start: float | None
     acknowledged: bool
+    limits: tuple[float | None, float | None]   # hard, soft: seconds, as they apply
 
+@final
 class Worker:
     """The machine: source → schedule → pool → store → ack. run() turns the loop in the calling thread.
 
     config keys: broker (Producer config), store (Results config, or None: nothing is stored by the machine), pool ("prefork", "threads",
     "solo"), concurrency, prefetch (messages, 0 unlimited), log_level (int), accept (list of content types, None: any),
-    max_tasks_per_child, max_memory_per_child (KiB), start_timeout, retry (bool), retry_on_startup (bool), max_retries (int|None), eta_task_limit (int|None),
+    max_tasks_per_child, max_memory_per_child (KiB), start_timeout, retry (bool), retry_on_startup (bool), max_retries (int|None), eta_task_limit (int|None), park_after (seconds|None),
     fair (bool), disable_rate_limits, result_content_type, result_content_encoding, want_received (bool: call hooks.received), want_accepted (bool)
     hooks: see pyceleryc/worker/machine.py, class MachineHooks.
     """
-    def __init__(self, config: Mapping[str, Any], tracer: Tracer, hooks: Any, /) -> None: ...
+    def __new__(cls, config: Mapping[str, Any], tracer: Tracer, hooks: Any, /) -> Self: ...
     def task(self, name: str, options: Mapping[str, Any], /) -> None: ...
     """Registers or changes a task. options: acks_late, acks_on_failure, acks_on_timeout, reject_on_worker_lost, ignore_result,
-    time_limit, soft_time_limit, rate (tasks per second, 0: none)"""
+    time_limit, soft_time_limit, rate (tasks per second, 0: none), watched (hooks.received is called for each message; it returns
+    None, or "ack", "reject" or "requeue": then the message does not run and is settled thus; "stop": and the worker stops)"""
     def run(self) -> None: ...
     """Until stop(); signal handlers run in between; an exception raised by one of them (WorkerShutdown…) leaves through run(), and run() may be called again."""
     def step(self, max_wait: float, /) -> bool: ...
@@ -226,8 +260,21 @@ class Worker:
     def jobs(self, which: str, /) -> list[Any]: ...   # what hooks.describe(job) returned for each
     #   # "active", "reserved", "scheduled"
     def stats(self) -> dict[str, Any]: ...
+    def redirect(self, broker: Mapping[str, Any], /) -> None: ...
+    """From the next attempt to connect on, another broker (a Producer config) of the same kind; for the hook down. Unsupported unless AMQP."""
     def prefetch(self, count: int, /) -> None: ...
     def resize(self, size: int, /) -> None: ...
+    def restart_pool(self) -> None: ...
+    """Replaces the processes, each when its tasks are done; other pools have none."""
+    # events: who sends them, whether those about tasks are wanted, what they leave through; a type, its routing key, its fields
+    def events_identity(self, hostname: str, utcoffset: int, pid: int, exchange: str, clock: Any, /) -> None: ...
+    def events_on(self, on: bool, /) -> None: ...
+    def events_open(self, producer: Any, /) -> None: ...
+    def events_close(self) -> None: ...
+    def event(self, type: str, routing_key: str | None, fields: dict[str, Any], /) -> Any: ...
+    def http(self, host: str, port: int, /) -> int: ...
+    """Answers /livez, /readyz and /metrics there (port 0: any), from a thread that never needs the GIL. Once, before run(). Returns the
+    port; ConnectionLost when the address cannot be had."""
     def wakeup_fd(self, fd: int, /) -> None: ...
     """Wakes up when this descriptor (see signal.set_wakeup_fd) is readable, and drains it."""
     def add_reader(self, fd: int, callback: Callable[[], object], /) -> None: ...

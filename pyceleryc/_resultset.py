@@ -269,7 +269,7 @@ class ResultSet(ResultBase):
         on_message: Any = None, on_interval: Any = None,
     ) -> Iterator[tuple[str, Any]]:
         """Yield (id, meta dict) of each task when it is done."""
-        return self.backend.iter_native(  # type: ignore[no-any-return]
+        return self.backend.iter_native(
             self, timeout=timeout, interval=interval, no_ack=no_ack, on_message=on_message,
             on_interval=on_interval)
 

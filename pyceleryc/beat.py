@@ -22,6 +22,7 @@ from pyceleryc import __version__, platforms, signals
 from pyceleryc._beat_clock import Bell, ClockWatch
 from pyceleryc._beat_embedded import BeatProcess, BeatThread
 from pyceleryc._beat_entry import BeatLazyFunc, ScheduleEntry, evaluated, event_t
+from pyceleryc._beat_lease import Leader, find_lease
 from pyceleryc._beat_store import SUFFIXES, ScheduleFile
 from pyceleryc.schedules import crontab, schedstate, solar
 from pyceleryc.utils.functional import is_numeric_value
@@ -455,6 +456,8 @@ class Service:
         self._is_stopped = Event()
         self._stop_asked = False
         self._bell: Bell | None = None
+        lease = find_lease(app)
+        self._leader = Leader(lease, float(app.conf.beat_lease_timeout)) if lease else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.app, self.max_interval, self.schedule_filename, self.scheduler_cls)
@@ -474,13 +477,24 @@ class Service:
             self._end()
 
     def _run(self) -> None:
+        leader = self._leader
         while not self._stopping():
+            if leader is not None and not leader.lead(self.scheduler):
+                self._sleep(leader.pause)
+                continue
             interval = self.scheduler.tick()
+            if leader is not None:
+                interval = self._share(leader, interval)
             if interval and interval > 0.0:
                 logger.debug('beat: Waking up %s.', humanize_seconds(interval, prefix='in '))
                 self._sleep(interval)
                 if self.scheduler.should_sync():
                     self.scheduler._do_sync()
+
+    def _share(self, leader: Leader, interval: float) -> float:
+        if not interval:  # something was sent
+            leader.note(self.scheduler)
+        return min(interval, leader.pause)
 
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -500,6 +514,8 @@ class Service:
         try:
             self.sync()
         finally:
+            if self._leader is not None:
+                self._leader.end()
             if bell is not None:
                 bell.close()
             self._is_stopped.set()

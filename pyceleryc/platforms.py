@@ -1,7 +1,6 @@
 """What the operating system offers: pidfiles, signals, privileges, process titles."""
 from __future__ import annotations
 
-import atexit
 import errno
 import grp
 import importlib
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pyceleryc._detach import DaemonContext, close_open_fds, fd_by_path, get_fdmax
+from pyceleryc._pidfile import EX_CANTCREAT, LockFailed, Pidfile, create_pidlock, hold_pidfile
 from pyceleryc.exceptions import SecurityError, SecurityWarning
 from pyceleryc.local import try_import
 from pyceleryc.utils.processes import current_process
@@ -34,30 +34,22 @@ EX_OK = 0
 EX_FAILURE = 1
 EX_USAGE = 64
 EX_UNAVAILABLE = 69
-EX_CANTCREAT = 73
 
 SYSTEM = _platform.system()
 IS_macOS = SYSTEM == 'Darwin'
 IS_WINDOWS = SYSTEM == 'Windows'
 
-PIDFILE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-PIDFILE_MODE = 0o644
-PIDLOCKED = 'ERROR: Pidfile ({0}) already exists.\nProcess {1} holds it: stop that one first.'
+#: Its older name.
+PIDFile = Pidfile
 
 ROOT_DISALLOWED = """\
-Running a worker with superuser privileges when the worker accepts messages
-serialized with pickle is a very bad idea: whoever can send a message is root.
-
-Start it as another user (--uid), or remove pickle from accept_content.  To do it
-all the same, set the environment variable C_FORCE_ROOT.
-
-User information: uid={uid} euid={euid} gid={gid} egid={egid}
+The worker is run by the superuser and accepts pickle, so whoever can send it a message can do
+anything on this machine.  Start it as another user (--uid), or take pickle out of accept_content.
+If it has to be, set the environment variable C_FORCE_ROOT.  ({ids})
 """
 ROOT_DISCOURAGED = """\
-The worker runs with superuser privileges, and so does every task.
-Start it as another user, or name one with --uid.
-
-User information: uid={uid} euid={euid} gid={gid} egid={egid}
+The worker is run by the superuser, and so is every task.  Start it as another user, or name one
+with --uid.  ({ids})
 """
 
 SIGNAMES = {name for name in dir(_signal) if name.startswith('SIG') and '_' not in name}
@@ -78,120 +70,7 @@ def pyimplementation() -> str:
     return _platform.python_implementation()
 
 
-# -- pidfile --------------------------------------------------------------------------------
-
-class LockFailed(Exception):  # the public name
-    """The pidfile belongs to another process."""
-
-
-class Pidfile:
-    """A file that holds the id of the process, and only one process can hold.
-
-    :param path: where it is.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = os.path.abspath(path)
-
-    def acquire(self) -> Pidfile:
-        """Write the file.  :raises LockFailed: it exists."""
-        try:
-            self.write_pid()
-        except FileExistsError as exc:
-            raise LockFailed(str(exc)) from exc
-        except OSError as exc:
-            raise LockFailed(f'cannot write pidfile {self.path!r}: {exc}') from exc
-        return self
-
-    __enter__ = acquire
-
-    def is_locked(self) -> bool:
-        """Tell whether the file exists."""
-        return os.path.exists(self.path)
-
-    def release(self, *args: Any) -> None:
-        """Remove the file."""
-        self.remove()
-
-    __exit__ = release
-
-    def read_pid(self) -> int | None:
-        """Return the process id in the file; None if there is no file.
-
-        :raises ValueError: the content is no process id and a line end.
-        """
-        try:
-            with open(self.path) as file:
-                line = file.readline()
-        except FileNotFoundError:
-            return None
-        if not line.endswith('\n') or not line.strip().isdigit():
-            raise ValueError(f'PID file {self.path} contents invalid: {line!r}')
-        return int(line)
-
-    def remove(self) -> None:
-        """Remove the file if it is there and may be removed."""
-        with ignore_errno(errno.ENOENT, errno.EACCES):
-            os.unlink(self.path)
-
-    def remove_if_stale(self) -> bool:
-        """Remove the file if its process is gone; tell whether the way is free."""
-        try:
-            pid = self.read_pid()
-        except ValueError:
-            print('Broken pidfile found - Removing it.', file=sys.stderr)
-            self.remove()
-            return True
-        if not pid:
-            self.remove()
-            return True
-        if pid != os.getpid() and _process_exists(pid):
-            return False
-        print('Stale pidfile exists - Removing it.', file=sys.stderr)
-        self.remove()
-        return True
-
-    def write_pid(self) -> None:
-        """Write the file; FileExistsError if it is there."""
-        content = f'{os.getpid()}\n'
-        fd = os.open(self.path, PIDFILE_FLAGS, PIDFILE_MODE)
-        with os.fdopen(fd, 'w') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(fd)
-        with open(self.path) as file:
-            if file.read() != content:
-                raise LockFailed(f'Inconsistency: pidfile {self.path!r} does not hold our pid')
-
-
-PIDFile = Pidfile
-
-
-def _process_exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def create_pidlock(pidfile: str) -> Pidfile:
-    """Take the pidfile, remove it when this process exits.
-
-    Exits with status 73 (EX_CANTCREAT) if another live process holds it.
-    """
-    lock = Pidfile(pidfile)
-    if lock.is_locked() and not lock.remove_if_stale():
-        print(PIDLOCKED.format(pidfile, lock.read_pid()), file=sys.stderr)
-        raise SystemExit(EX_CANTCREAT)
-    lock.acquire()
-    owner = os.getpid()
-    # Forked children inherit the exit handler, but not the pidfile.
-    atexit.register(lambda: lock.release() if os.getpid() == owner else None)
-    return lock
-
+# -- daemon ------------------------------------------------------------------------------------
 
 def detached(
     logfile: str | None = None, pidfile: str | None = None, uid: Any = None, gid: Any = None,
@@ -213,12 +92,7 @@ def detached(
         if logfile:
             open(logfile, 'a').close()
         if pidfile:
-            lock = Pidfile(pidfile)
-            if lock.is_locked() and not lock.remove_if_stale():
-                print(PIDLOCKED.format(pidfile, lock.read_pid()), file=sys.stderr)
-                raise SystemExit(EX_CANTCREAT)
-            lock.acquire()
-            lock.release()
+            hold_pidfile(pidfile).release()
 
     return DaemonContext(umask=umask, workdir=workdir, fake=fake, after_chdir=after_chdir)
 
@@ -313,13 +187,13 @@ def check_privileges(accept_content: Iterable[str] | None) -> None:
 
     :raises SecurityError: root, pickle, and ``C_FORCE_ROOT`` is not set.
     """
-    ids = {'uid': os.getuid(), 'euid': os.geteuid(), 'gid': os.getgid(), 'egid': os.getegid()}
-    if ids['uid'] and ids['euid']:
+    if os.getuid() and os.geteuid():
         return
+    ids = f'user {os.getuid()}, effective {os.geteuid()}; group {os.getgid()}, effective {os.getegid()}'
     risky = {'pickle', 'application/x-python-serialize'}.intersection(accept_content or ())
     if risky and not os.environ.get('C_FORCE_ROOT'):
-        raise SecurityError(ROOT_DISALLOWED.format(**ids))
-    warnings.warn(ROOT_DISCOURAGED.format(**ids), SecurityWarning, stacklevel=2)
+        raise SecurityError(ROOT_DISALLOWED.format(ids=ids))
+    warnings.warn(ROOT_DISCOURAGED.format(ids=ids), SecurityWarning, stacklevel=2)
 
 
 # -- signals ------------------------------------------------------------------------------------
@@ -350,7 +224,7 @@ class Signals:
         if isinstance(name, int):
             return name
         if not isinstance(name, str) or not name.isupper():
-            raise TypeError(f'signal name must be uppercase string, not {name!r}')
+            raise TypeError(f'{name!r} is no signal: give its number, or its name in capitals')
         return int(getattr(_signal, name if name.startswith('SIG') else f'SIG{name}'))
 
     def arm_alarm(self, seconds: float) -> None:

@@ -195,7 +195,7 @@ class AsyncResult(ResultBase):
     @property
     def state(self) -> str:
         """Name of the state; PENDING also if the task is unknown (T-220)."""
-        return self._get_task_meta()['status']  # type: ignore[no-any-return]
+        return self._get_task_meta()['status']
 
     status = state
 
@@ -209,7 +209,7 @@ class AsyncResult(ResultBase):
     @property
     def traceback(self) -> str | None:
         """Text of the traceback of a task that failed."""
-        return self._get_task_meta().get('traceback')  # type: ignore[no-any-return]
+        return self._get_task_meta().get('traceback')
 
     @property
     def children(self) -> Any:
@@ -230,7 +230,7 @@ class AsyncResult(ResultBase):
     @property
     def name(self) -> str | None:
         """Name of the task; like the next ones known with ``result_extended``."""
-        return self._get_task_meta().get('name')  # type: ignore[no-any-return]
+        return self._get_task_meta().get('name')
 
     @property
     def args(self) -> Any:
@@ -245,17 +245,17 @@ class AsyncResult(ResultBase):
     @property
     def worker(self) -> str | None:
         """Name of the node that ran the task."""
-        return self._get_task_meta().get('worker')  # type: ignore[no-any-return]
+        return self._get_task_meta().get('worker')
 
     @property
     def retries(self) -> int | None:
         """How often it was retried."""
-        return self._get_task_meta().get('retries')  # type: ignore[no-any-return]
+        return self._get_task_meta().get('retries')
 
     @property
     def queue(self) -> str | None:
         """Routing key with which the task came."""
-        return self._get_task_meta().get('queue')  # type: ignore[no-any-return]
+        return self._get_task_meta().get('queue')
 
     @property
     def task_id(self) -> str:
@@ -269,7 +269,7 @@ class AsyncResult(ResultBase):
     @property
     def supports_native_join(self) -> bool:
         """Can the backend get many results at once?"""
-        return self.backend.supports_native_join  # type: ignore[no-any-return]
+        return self.backend.supports_native_join
 
     def ready(self) -> bool:
         """Tell whether the task is done."""
@@ -285,7 +285,7 @@ class AsyncResult(ResultBase):
 
     def exists(self) -> bool:
         """Tell whether anything is stored for the id."""
-        return 'task_id' in self._get_task_meta() or self.state != states.PENDING
+        return bool(self.backend.task_result_exists(self.id))
 
     # -- doing something about it -----------------------------------------------------------------
 
@@ -410,7 +410,7 @@ class EagerResult(AsyncResult):
     :param ret_value: return value or exception.
     """
 
-    supports_native_join = False  # type: ignore[assignment]
+    supports_native_join = False
     backend: Any = None
 
     def __init__(

@@ -46,7 +46,7 @@ class BaseSchedule:
 
     def now(self) -> datetime:
         """Return the time now."""
-        return (self.nowfun or self.app.now)()  # type: ignore[no-any-return]
+        return (self.nowfun or self.app.now)()
 
     def remaining_estimate(self, last_run_at: datetime) -> timedelta:
         """Return the time until the run after *last_run_at*; negative if it is late."""
@@ -58,7 +58,7 @@ class BaseSchedule:
 
     def maybe_make_aware(self, dt: datetime, naive_as_utc: bool = True) -> datetime:
         """Return *dt* with a time zone; one without is UTC and converted to the schedule's."""
-        return maybe_make_aware(dt, self.tz, naive_as_utc=naive_as_utc)  # type: ignore[no-any-return]
+        return maybe_make_aware(dt, self.tz, naive_as_utc=naive_as_utc)
 
     @property
     def app(self) -> Any:
@@ -72,7 +72,7 @@ class BaseSchedule:
     @cached_property
     def tz(self) -> tzinfo:
         """The time zone in which the schedule is meant."""
-        return self.app.timezone  # type: ignore[no-any-return]
+        return self.app.timezone
 
     @cached_property
     def utc_enabled(self) -> bool:
@@ -314,7 +314,7 @@ class solar(BaseSchedule):  # the public name
                 found = getattr(place, method)(self.ephem.Sun(), start=self.ephem.Date(begin.replace(tzinfo=None)), **options)
             except self.ephem.CircumpolarError:
                 continue
-            return found.datetime().replace(tzinfo=timezone.utc)  # type: ignore[no-any-return]
+            return found.datetime().replace(tzinfo=timezone.utc)
         raise RuntimeError(f'there is no {self.event} at latitude {self.lat}')
 
     def remaining_estimate(self, last_run_at: datetime) -> timedelta:

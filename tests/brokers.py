@@ -107,6 +107,14 @@ class PrivateServer:
         """The environment of the process."""
         return dict(os.environ)
 
+    def user(self) -> str | None:
+        """Whom the process runs as, if that is not who we are."""
+        return None
+
+    def answers(self) -> bool:
+        """Whether the server serves clients."""
+        return answers(self.url)
+
     @property
     def pid(self) -> int:
         """The process id of the server itself."""
@@ -119,9 +127,9 @@ class PrivateServer:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command(), env=self.environment(), cwd=self.directory, start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, user=self.user())
         deadline = time.monotonic() + START_TIMEOUT
-        while not answers(self.url):
+        while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise BrokerError(f"{self.name} did not start; its output:\n{self.log_tail()}")
@@ -236,6 +244,15 @@ class PrivateRabbitMQ(PrivateServer):
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
         }
 
+    def ctl(self, *arguments: str) -> str:
+        """What rabbitmqctl says when it is called so for this node."""
+        command = [find_program("rabbitmqctl", "/usr/lib/rabbitmq/bin/rabbitmqctl"), "-n", self.environment()["RABBITMQ_NODENAME"]]
+        done = subprocess.run([*command, *arguments], env=self.environment(), user=self.user(), stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=START_TIMEOUT)
+        if done.returncode != 0:
+            raise BrokerError(f"rabbitmqctl {' '.join(arguments)}: {done.stdout}")
+        return done.stdout
+
     def close(self) -> None:
         super().close()
         self.epmd.kill()
@@ -266,6 +283,26 @@ class PrivateRedis(PrivateServer):
         return [find_program("redis-server"), *arguments]
 
 
+class PrivateSentinel(PrivateServer):
+    """A Redis Sentinel that watches the server at `master_port` under the name "themaster" and decides alone."""
+
+    name = "redis-sentinel"
+
+    def __init__(self, directory: Path, master_port: int) -> None:
+        super().__init__(directory)
+        lines = ["bind 127.0.0.1", f"port {self.port}", f"dir {directory}",
+                 f"sentinel monitor themaster 127.0.0.1 {master_port} 1",
+                 "sentinel down-after-milliseconds themaster 500", "sentinel failover-timeout themaster 3000"]
+        (directory / "sentinel.conf").write_text("\n".join(lines) + "\n")
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        return [find_program("redis-server"), str(self.directory / "sentinel.conf"), "--sentinel"]
+
+
 @contextmanager
 def running(server: PrivateServer) -> Iterator[None]:
     """Start the server; at the end nothing of it runs."""
@@ -290,6 +327,15 @@ def private_redis(options: Mapping[str, str] | None = None) -> Iterator[PrivateR
     """A Redis of one's own; `options` is described at PrivateRedis."""
     with tempfile.TemporaryDirectory(prefix="pyceleryc-redis-") as directory:
         server = PrivateRedis(Path(directory), options or {})
+        with running(server):
+            yield server
+
+
+@contextmanager
+def private_sentinel(master: PrivateRedis) -> Iterator[PrivateSentinel]:
+    """A Sentinel of one's own, that watches `master`."""
+    with tempfile.TemporaryDirectory(prefix="pyceleryc-sentinel-") as directory:
+        server = PrivateSentinel(Path(directory), master.port)
         with running(server):
             yield server
 

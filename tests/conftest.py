@@ -10,6 +10,9 @@ from types import FrameType
 import pytest
 
 import brokers
+import commands
+import fleet
+import stores
 
 LIMIT = 60  # seconds a test may take, set-up aside; @pytest.mark.limit(n) changes it
 
@@ -26,6 +29,20 @@ def redis_url() -> Iterator[str]:
     """A Redis that others may use too: take unique keys and delete them."""
     with brokers.redis_server() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """An empty database in PostgreSQL, as an URL of SQLAlchemy."""
+    with stores.postgresql_database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def memcached_url() -> Iterator[str]:
+    """A memcached that nobody else uses, as an URL of a result store."""
+    with stores.private_memcached() as server:
+        yield server.url
 
 
 @pytest.fixture
@@ -54,3 +71,13 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows what the processes that run then have said."""
+    report = yield
+    if report.failed:
+        for process in (*fleet.Worker.running, *commands.Command.running):
+            report.sections.append((f"log of process {process.process.pid}", process.text()[-fleet.LOG_SHOWN:]))
+    return report

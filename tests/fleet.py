@@ -5,6 +5,7 @@ The tasks are in tests/fleet_tasks.py, written for Celery; each side runs that m
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -16,14 +17,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import forks
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 READY = " ready."  # what Celery prints, too
 START_TIMEOUT = 30.0
+LOG_SHOWN = 6000  # characters of a worker's log, when a test fails
 
 
+@functools.cache
 def peer_python() -> str:
     """The interpreter of an environment with the real Celery, made at first use."""
     done = subprocess.run([str(ROOT / "tools" / "peer.sh")], stdout=subprocess.PIPE, check=True, text=True)
@@ -48,8 +53,7 @@ class Side:
         if self.name == "pyceleryc":
             prelude += "import pyceleryc; pyceleryc.install_as_celery()\n"
         code = f"{prelude}import {env.get('FLEET_APP', 'fleet_tasks')} as tasks\n{script}\nprint(json.dumps(result))"
-        done = subprocess.run([self.python, "-c", code], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              text=True, timeout=timeout)
+        done = forks.run(self.python, self.name, ["-c", code], env, timeout)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.strip().splitlines()[-1])
 
@@ -60,6 +64,9 @@ class Side:
             if env.get("FLEET_LOGLEVEL", "INFO") in ("INFO", "DEBUG"):  # otherwise it does not say so
                 worker.wait_ready()
             yield worker
+        except BaseException:
+            print(f"--- log of a worker of {self.name} ---\n{worker.text()[-LOG_SHOWN:]}")
+            raise
         finally:
             worker.end()
 
@@ -67,14 +74,18 @@ class Side:
 class Worker:
     """A running worker process with its own process group and log."""
 
+    running: ClassVar[list[Worker]] = []
+
     def __init__(self, side: Side, env: dict[str, str], options: tuple[str, ...] = ()) -> None:
         self.log = Path(tempfile.mkstemp(prefix=f"{side.name}-worker-", suffix=".log")[1])
-        base = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", env.get("FLEET_LOGLEVEL", "INFO")]
+        quiet = [] if "FLEET_CHATTY" in env else ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        base = [*quiet, "-l", env.get("FLEET_LOGLEVEL", "INFO")]
         if "-n" not in options:  # two nodes of one name disturb each other
             base += ["-n", f"{side.name}-{self.log.stem[-8:]}@%h"]
         command = [side.python, "-m", side.name, "-A", env.get("FLEET_APP", "fleet_tasks"), "worker", *base, *(options or ("-c", "2"))]
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
+        self.running.append(self)
 
     def text(self) -> str:
         return self.log.read_text(errors="replace")
@@ -96,7 +107,10 @@ class Worker:
 
     def stop(self, signum: int = signal.SIGTERM, timeout: float = 30) -> int:
         self.process.send_signal(signum)
-        return self.process.wait(timeout)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the worker did not end within {timeout} s:\n{self.text()[-4000:]}") from None
 
     def end(self) -> None:
         if self.process.poll() is None:
@@ -106,6 +120,8 @@ class Worker:
             except subprocess.TimeoutExpired:
                 self.kill_group()
         self.log.unlink(missing_ok=True)
+        if self in self.running:
+            self.running.remove(self)
 
 
 def ours() -> Side:

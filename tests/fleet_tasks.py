@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 
 from celery import Celery
@@ -17,6 +18,8 @@ app.conf.update(
     result_extended=os.environ.get("FLEET_EXTENDED") == "1",
     worker_prefetch_multiplier=int(os.environ.get("FLEET_PREFETCH", "4")),
     broker_transport_options=json.loads(os.environ.get("FLEET_OPTIONS", "{}")),
+    result_backend_transport_options=json.loads(os.environ.get("FLEET_STORE_OPTIONS", "{}")),
+    **json.loads(os.environ.get("FLEET_SETTINGS", "{}")),
 )
 
 
@@ -182,3 +185,16 @@ def limited():
 def naps(count, seconds):
     for _ in range(count):
         time.sleep(seconds)
+
+
+def _sends_while_stopped(pid, number):
+    """Publishes while the broker, process `pid`, does not confirm."""
+    late.delay(0)  # connects
+    app.amqp.producer.flush(None)
+    os.kill(pid, signal.SIGSTOP)
+    late.delay(number)
+    return "sent"
+
+
+early_sender = app.task(_sends_while_stopped, name="fleet.early_sender")
+late_sender = app.task(_sends_while_stopped, name="fleet.late_sender", acks_late=True)

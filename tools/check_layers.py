@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ LAYERS = ["base", "wire", "io", "work", "py"]  # a file includes its own folder 
 OWNERS = {  # the one file that may include a foreign library
     r"yajl/|yajl_": "wire/json.c",
     r"amqp|rabbitmq-c/": "io/amqp_codec.c",
-    r"hiredis/|hiredis\.h": "io/redis_conn.c",
+    r"hiredis/|hiredis\.h": "io/redis_reader.c",
     r"sqlite3": "io/sqlite_db.c",
     r"openssl/": "io/tls.c",
 }
@@ -61,7 +62,7 @@ def check_text(csrc: Path, me: str, text: str) -> Iterator[str]:
 
 def check_header(csrc: Path, me: str) -> Iterator[str]:
     """Does a header of the core compile alone? Without Python's include path."""
-    command = [os.environ.get("CC", "cc"), "@tools/cflags", "-fsyntax-only", "-I", str(csrc), "-x", "c"]
+    command = [*shlex.split(os.environ.get("CC", "cc")), "@tools/cflags", "-fsyntax-only", "-I", str(csrc), "-x", "c"]
     done = subprocess.run([*command, "-include", me, "/dev/null"], capture_output=True, text=True)
     if done.returncode or done.stderr:
         yield "does not compile alone:\n" + done.stderr

@@ -25,6 +25,10 @@ has_python_header() {
 os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))'
 }
 
+has_postgresql() {
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' || command -v initdb
+}
+
 find_missing() {
     missing=()
     need gcc command -v cc
@@ -40,6 +44,8 @@ find_missing() {
     if [ "$want" = test ]; then
         need rabbitmq-server test -x /usr/lib/rabbitmq/bin/rabbitmq-server
         need redis-server command -v redis-server
+        need memcached command -v memcached
+        need postgresql has_postgresql
         need openssl command -v openssl
     fi
 }

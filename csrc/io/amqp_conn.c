@@ -60,6 +60,26 @@ fail:
     return -1;
 }
 
+int
+pc_amqp_conn_redirect(pc_amqp_conn *conn, const pc_broker_config *config, pc_err *err)
+{
+    if (config->host == NULL) {
+        return pc_fail(err, PC_EDATA, "no host of the AMQP broker is given");
+    }
+    pc_broker_config *copy = pc_amqp_copy_config(config, err);
+    char *name = make_name(config, err);
+    if (copy == NULL || name == NULL) {
+        pc_free(copy);
+        pc_free(name);
+        return -1;
+    }
+    pc_free(conn->config);
+    pc_free(conn->name);
+    conn->config = copy;
+    conn->name = name;
+    return 0;
+}
+
 void
 pc_amqp_conn_fini(pc_amqp_conn *conn)
 {

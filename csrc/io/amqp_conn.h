@@ -75,6 +75,8 @@ int pc_amqp_conn_init(pc_amqp_conn *conn, pc_loop *loop, const pc_broker_config 
 /* Closes at once without a callback. NULL and zeroed ones are fine. */
 void pc_amqp_conn_fini(pc_amqp_conn *conn);
 
+/* While it is closed: the next open goes there. */
+int pc_amqp_conn_redirect(pc_amqp_conn *conn, const pc_broker_config *config, pc_err *err);
 /* Starts; ready() or down() follows, except when it fails here. */
 int pc_amqp_conn_open(pc_amqp_conn *conn, pc_err *err);
 /* Opens the channel again after refused(); ready() follows. */

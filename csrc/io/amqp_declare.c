@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "io/amqp_declare.h"
 
+#include "wire/table.h"
+
 static int
 declare_exchange(pc_amqp_conn *conn, const pc_queue *queue, pc_err *err)
 {
@@ -51,16 +53,21 @@ pc_amqp_declare(pc_amqp_conn *conn, const pc_queue *queue, pc_amqp_reply *done, 
     if (queue->no_declare) {
         return 0;
     }
-    if ((bound && declare_exchange(conn, queue, err) < 0) || declare_queue(conn, queue, err) < 0 ||
-        (bound && declare_binding(conn, queue, err) < 0)) {
+    bool queued = queue->name[0] != '\0';
+    if (!queued && !bound) {
+        return pc_fail(err, PC_EDATA, "a declaration names neither queue nor exchange");
+    }
+    if ((bound && declare_exchange(conn, queue, err) < 0)
+        || (queued && declare_queue(conn, queue, err) < 0)
+        || (queued && bound && declare_binding(conn, queue, err) < 0)) {
         goto fail;
     }
-    if ((bound && pc_amqp_conn_want(conn, PC_AMQP_EXCHANGE_DECLARE_OK, done, ctx, err) < 0) ||
-        pc_amqp_conn_want(conn, PC_AMQP_QUEUE_DECLARE_OK, done, ctx, err) < 0 ||
-        (bound && pc_amqp_conn_want(conn, PC_AMQP_QUEUE_BIND_OK, done, ctx, err) < 0)) {
+    if ((bound && pc_amqp_conn_want(conn, PC_AMQP_EXCHANGE_DECLARE_OK, done, ctx, err) < 0)
+        || (queued && pc_amqp_conn_want(conn, PC_AMQP_QUEUE_DECLARE_OK, done, ctx, err) < 0)
+        || (queued && bound && pc_amqp_conn_want(conn, PC_AMQP_QUEUE_BIND_OK, done, ctx, err) < 0)) {
         goto fail;
     }
-    *count = bound ? 3 : 1;
+    *count = (unsigned)bound + queued + (queued && bound);
     pc_stream_flush(&conn->stream);
     return 0;
 fail:
@@ -68,4 +75,60 @@ fail:
     conn->stream.out.end = conn->stream.out.start + before;
     conn->wanted_end = conn->wanted_first + wanted;
     return -1;
+}
+
+typedef struct kind_finder {
+    pc_slice key;
+    int depth;
+    bool found;
+} kind_finder;
+
+static int
+kind_enter(void *ctx)
+{
+    ((kind_finder *)ctx)->depth++;
+    return 0;
+}
+
+static int
+kind_leave(void *ctx)
+{
+    ((kind_finder *)ctx)->depth--;
+    return 0;
+}
+
+static int
+kind_key(void *ctx, pc_slice name)
+{
+    ((kind_finder *)ctx)->key = name;
+    return 0;
+}
+
+static int
+kind_text(void *ctx, pc_slice text)
+{
+    kind_finder *find = ctx;
+    if (find->depth == 1 && pc_slice_is(find->key, "x-queue-type")) {
+        find->found = pc_slice_is(text, "quorum") || pc_slice_is(text, "stream");
+    }
+    return 0;
+}
+
+int
+pc_amqp_refuses_global_qos(const pc_queue *queue, bool *refuses, pc_err *err)
+{
+    static const pc_visit visit = {
+        .string = kind_text,
+        .key = kind_key,
+        .map_start = kind_enter,
+        .map_end = kind_leave,
+        .array_start = kind_enter,
+        .array_end = kind_leave,
+    };
+    kind_finder find = {0};
+    if (pc_table_visit(queue->queue_arguments, &visit, &find, err) < 0) {
+        return -1;
+    }
+    *refuses = find.found;
+    return 0;
 }

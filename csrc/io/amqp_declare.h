@@ -10,4 +10,7 @@
 int pc_amqp_declare(pc_amqp_conn *conn, const pc_queue *queue, pc_amqp_reply *done, void *ctx,
                     unsigned *count, pc_err *err);
 
+/* Quorum queues and streams refuse consumers on a channel with global prefetch. */
+int pc_amqp_refuses_global_qos(const pc_queue *queue, bool *refuses, pc_err *err);
+
 #endif

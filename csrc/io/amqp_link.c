@@ -78,6 +78,10 @@ on_ready(void *ctx)
         break_down(link, &err);
         return;
     }
+    if (link->hooks.prepare != NULL && link->hooks.prepare(link->hooks.ctx, &err) < 0) {
+        break_down(link, &err);
+        return;
+    }
     pc_amqp_link_send(link);
     pc_stream_flush(&link->conn.stream);
     link->hooks.up(link->hooks.ctx);

@@ -21,6 +21,8 @@ typedef struct pc_amqp_link_hooks {
     /* A message put is confirmed (why NULL) or will never be. */
     void (*settled)(void *ctx, void *cookie, const pc_err *why);
     // may be NULL
+    /* Ready, and nothing was sent yet. -1: the connection is given up. */
+    int (*prepare)(void *ctx, pc_err *err);
     void (*message)(void *ctx, const pc_message *message, pc_slice consumer_tag);
     void (*returned)(void *ctx, const pc_message *message, const pc_err *why);
     void (*cancelled)(void *ctx, pc_slice consumer_tag);

@@ -205,6 +205,9 @@ wait_for_confirm(pc_amqp_sender *s, waiter *w, pc_mono deadline, pc_err *err)
     if (pc_pump_wait(s->pump, is_confirmed, w, deadline, NULL, &why) == 0) {
         return w->failed ? pc_fail(err, w->err.code, "%s", w->err.msg) : 0;
     }
+    if (s->confirm < 2 && why.code == PC_ESTATE) {
+        return pc_fail(err, why.code, "%s", why.msg);
+    }
     if (s->confirm < 2) {
         return 0;  // it stays in the window
     }
@@ -523,6 +526,7 @@ pc_amqp_sender_init(pc_amqp_sender *s, const pc_broker_config *config,
         return -1;
     }
     s->link.conn.user_timeout_ms = USER_TIMEOUT_MS;
+    pc_pump_ask(s->pump, config->interrupted);
     return 0;
 }
 

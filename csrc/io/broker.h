@@ -12,7 +12,7 @@
 /* A queue as kombu's Queue describes it, with the exchange it is bound to. Tables are AMQP tables without length; absent: empty.
  * Drivers without such a notion ignore what does not apply. */
 typedef struct pc_queue {
-    const char *name;
+    const char *name;           // "": declare() declares the exchange alone
     const char *exchange;       // "" or NULL: default exchange, nothing declared or bound
     const char *exchange_type;  // direct, topic, fanout, headers
     const char *routing_key;
@@ -51,10 +51,12 @@ typedef struct pc_broker_config {
     int synchronous;           // 0 OFF, 1 NORMAL, 2 FULL
     // redis; what is NULL or 0 has kombu's default
     const char *unix_path;       // instead of host and port
+    const struct pc_redis_sentinels *sentinels;  // who know host and port (redis_config.h); NULL: nobody
     int db;
     double socket_timeout;       // seconds to wait for a due answer
     double visibility_timeout;   // seconds after which what a dead Celery worker took comes back
     double lease;                // seconds a worker of ours may be silent before others ask for it
+    bool stalls;                 // tasks run in the loop's thread (solo): it may be silent for long
     const char *key_prefix;      // global_keyprefix
     const char *sep;             // between queue and priority, and in bindings
     const char *priority_steps;  // "0,3,6,9"
@@ -64,8 +66,15 @@ typedef struct pc_broker_config {
     const char *unacked_mutex_key;
     const char *fanout_prefix;   // of channels: "/{db}.", "" for none
     bool fanout_plain;           // channels without the routing key
+    // producers
+    /* Asked when a signal arrives while a producer waits, and now and then, without its locks; may take long, and may call the
+     * same producer. Not 0: the wait ends with PC_ESTATE. NULL: nobody is asked. */
+    int (*interrupted)(void);
     // memory
     struct pc_hub *hub;        // the process's in-memory broker; borrowed
+    // a source that the owner brings along, instead of the scheme's driver
+    const struct pc_source_ops *source;
+    void *source_ctx;          // borrowed
 } pc_broker_config;
 
 /* --- source: the worker's side, everything on one loop --- */
@@ -82,6 +91,8 @@ typedef struct pc_source_hooks {
     /* The broker stopped this consumer (queue deleted, failover). The owner may add the queue again. */
     void (*cancelled)(void *ctx, const char *queue);
     void *ctx;
+    /* What look() has found out. NULL: look() is not called. */
+    void (*depth)(void *ctx, const char *queue, uint64_t messages);
 } pc_source_hooks;
 
 typedef struct pc_source pc_source;  // implementations embed it as their first member
@@ -91,6 +102,8 @@ typedef struct pc_source_ops {
     pc_source *(*create)(const pc_broker_config *config, pc_loop *loop,
                          const pc_source_hooks *hooks, const pc_log *log,
                          pc_err *err);
+    /* From the next connect() on, another broker of the same kind; or NULL: this driver cannot. */
+    int (*redirect)(pc_source *source, const pc_broker_config *config, pc_err *err);
     /* Starts to connect; up() or down() follows (maybe from inside the call's turn, never from inside the call). */
     int (*connect)(pc_source *source, pc_err *err);
     /* Consume this queue: declared and bound first. Kept over reconnects. Before connect() or while up. */
@@ -100,6 +113,12 @@ typedef struct pc_source_ops {
     int (*prefetch)(pc_source *source, unsigned count, pc_err *err);
     /* Settles one delivery; leaves at the end of the turn, adjoining acks as one. A tag of a lost connection is ignored. */
     int (*settle)(pc_source *source, uint64_t tag, pc_settle how, pc_err *err);
+    /* Only from inside message(), and may be NULL: the broker keeps the message and delivers it again when most of
+     * the delay has passed; the driver settles it. -1: it can't, or not now. */
+    int (*park)(pc_source *source, const pc_message *message, int64_t delay_ns, pc_err *err);
+    /* Asks how many messages wait in each queue that is consumed; depth() is told soon, or not at all. NULL: this
+     * driver cannot say. While up. */
+    void (*look)(pc_source *source);
     /* No more deliveries from now on (basic.cancel); settling goes on. */
     int (*pause)(pc_source *source, pc_err *err);
     /* Settled things flushed, unsettled ones given back, connection closed in order; at most until `deadline`
@@ -151,6 +170,9 @@ typedef struct pc_producer_ops {
     /* All confirmed, or -1. */
     int (*flush)(pc_producer *producer, pc_mono deadline, pc_err *err);
     size_t (*unconfirmed)(pc_producer *producer);
+    /* May be NULL. Takes what the broker has answered, without waiting: -1 when nothing is unconfirmed (any more), else a
+     * descriptor for poll(): readable when there may be more. A lost connection wants a call ten times a second, too. */
+    int (*confirming)(pc_producer *producer);
     /* Declares exchange, queue and binding; remembered, so that a second call for the same queue on the same connection costs nothing. */
     int (*declare)(pc_producer *producer, const pc_queue *queue, pc_mono deadline, pc_err *err);
     /* Messages ready in the queue, and consumers. PC_ENOTFOUND. */

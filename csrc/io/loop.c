@@ -29,6 +29,7 @@ struct pc_loop {
     uint32_t first_free;
     pc_heap timers;
     pc_link defers;
+    pc_link firsts;
     pc_mono now;
     // between prepare() and dispatch(): whoever sets an earlier timer must wake
     bool sleeping;
@@ -74,6 +75,7 @@ pc_loop_new(pc_err *err)
     loop->now = pc_mono_now();
     pc_heap_init(&loop->timers);
     pc_link_init(&loop->defers);
+    pc_link_init(&loop->firsts);
     if (open_epoll(loop, err) != 0) {
         goto fail;
     }
@@ -259,6 +261,14 @@ pc_loop_undefer(pc_loop *loop, pc_defer *defer)
     pc_link_remove(&defer->link);
 }
 
+void
+pc_loop_defer_first(pc_loop *loop, pc_defer *defer)
+{
+    if (!pc_link_in(&defer->link)) {
+        pc_list_put_back(&loop->firsts, &defer->link);
+    }
+}
+
 /* --- the turn --- */
 
 pc_mono
@@ -360,6 +370,11 @@ pc_loop_dispatch(pc_loop *loop)
     int calls = 0;
     loop->sleeping = false;
     loop->now = pc_mono_now();
+    for (pc_link *at = loop->firsts.next, *next; at != &loop->firsts; at = next) {
+        pc_defer *first = PC_CONTAINER_OF(at, pc_defer, link);
+        next = at->next;
+        first->run(first->ctx);
+    }
     while (loop->handled < loop->found) {
         struct epoll_event event = loop->events[loop->handled++];
         calls += deliver(loop, &event);
@@ -374,6 +389,12 @@ pc_loop_step(pc_loop *loop, pc_mono until, pc_err *err)
     int rc = pc_loop_wait(loop, wait_ms, err);
     int calls = pc_loop_dispatch(loop);
     return rc != 0 ? -1 : calls;
+}
+
+int
+pc_loop_fd(const pc_loop *loop)
+{
+    return loop->epoll_fd;
 }
 
 void

@@ -62,6 +62,9 @@ void pc_defer_init(pc_defer *defer, void (*run)(void *ctx), void *ctx);
 /* Runs once at the start of the next prepare(); adding twice is one. Cannot fail. */
 void pc_loop_defer(pc_loop *loop, pc_defer *defer);
 void pc_loop_undefer(pc_loop *loop, pc_defer *defer);
+/* Runs at the beginning of every dispatch(), before what was found, until undeferred: for who has to know first that the
+ * loop stood still, before stale news is acted on. May undefer itself. */
+void pc_loop_defer_first(pc_loop *loop, pc_defer *defer);
 
 /* Time at the start of this turn's prepare or dispatch: cheap, good enough for timers set in callbacks. Outside of a turn
  * it is old: use pc_mono_now() there. */
@@ -77,6 +80,9 @@ bool pc_loop_interrupted(const pc_loop *loop);
 int pc_loop_dispatch(pc_loop *loop);
 /* prepare, wait, dispatch. Returns callbacks made or -1. */
 int pc_loop_step(pc_loop *loop, pc_mono until, pc_err *err);
+
+/* Readable when a turn would find something, timers and deferred work aside. For poll() only. */
+int pc_loop_fd(const pc_loop *loop);
 
 /* Ends a running or the next wait(). From any thread, and from a signal handler. */
 void pc_loop_wake(pc_loop *loop);

@@ -137,6 +137,22 @@ unconfirmed(pc_producer *base)
     return n;
 }
 
+static int
+confirming(pc_producer *base)
+{
+    producer *p = of(base);
+    pc_err err = {0};
+    int fd = -1;
+    pc_pump_lock(p->sender.pump);
+    if (p->sender.link.window.open > 0 && pc_amqp_sender_poll(&p->sender, &err) == 0 &&
+        p->sender.link.window.open > 0) {
+        pc_amqp_link_wake(&p->sender.link);
+        fd = pc_loop_fd(pc_pump_loop(p->sender.pump));
+    }
+    pc_pump_unlock(p->sender.pump);
+    return fd;
+}
+
 /* ---- rpc ---- */
 
 static int
@@ -474,6 +490,7 @@ const pc_producer_ops pc_producer_amqp = {
     .publish_many = publish_many,
     .flush = flush,
     .unconfirmed = unconfirmed,
+    .confirming = confirming,
     .declare = declare,
     .size = size,
     .purge = purge,

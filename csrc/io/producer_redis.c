@@ -6,6 +6,8 @@
  * connection is made again, while somebody is inside a call. For the default exchange a message is one
  * LPUSH; for a named one a script looks its bindings up and pushes in one step; an exchange that was
  * declared here as fanout is a PUBLISH, which reaches who listens now. */
+#include <stdio.h>
+
 #include "base/map.h"
 #include "base/mem.h"
 #include "base/uuid.h"
@@ -33,6 +35,8 @@ typedef struct producer {
     pc_map declared;
     pc_map fanouts;  // exchange -> its binding
     pc_redis_args args;  // of publish(): used without sleeping in between
+    char tag[PC_UUID_LEN + 1];  // how delivery tags begin
+    uint64_t tags;
 } producer;
 
 static producer *
@@ -130,7 +134,7 @@ new_binding(producer *p, const pc_queue *queue, pc_err *err)
                    .exchange_len = exchange_len,
                    .key_len = key_len,
                    .member_len = member_len};
-    b->fanout = queue->exchange_type != NULL && strcmp(queue->exchange_type, "fanout") == 0;
+    b->fanout = pc_redis_is_fanout(queue);
     memcpy(b->text, pc_buf_ptr(&text), pc_buf_len(&text));
 done:
     pc_buf_fini(&text);
@@ -180,7 +184,8 @@ declare_locked(producer *p, binding *b, pc_mono deadline, pc_err *err)
         return -1;
     }
     const binding *known = pc_map_get(&p->declared, id_of(b));
-    if ((known == NULL || !known->sent)
+    // a fanout exchange needs none, but to know that it is one
+    if (!b->fanout && (known == NULL || !known->sent)
         && change_binding(p, "SADD", set_of(b), member_of(b), deadline, err) < 0) {
         pc_free(b);
         return -1;
@@ -207,11 +212,25 @@ declare(pc_producer *base, const pc_queue *queue, pc_mono deadline, pc_err *err)
 
 // ---- publishing ----
 
+/* Random to begin with, then counted: the kernel is not asked for each message. A forked child has a
+ * producer of its own. */
 static int
-put_envelope(const pc_message *message, pc_redis_args *args)
+next_tag(producer *p, char tag[PC_UUID_LEN + 1], pc_err *err)
+{
+    if (p->tag[0] == '\0'
+        && (pc_random(&p->tags, sizeof p->tags, err) < 0 || pc_uuid4(p->tag, err) < 0)) {
+        return -1;
+    }
+    unsigned long long last = p->tags++ & UINT64_C(0xffffffffffff);
+    snprintf(tag, PC_UUID_LEN + 1, "%.24s%012llx", p->tag, last);
+    return 0;
+}
+
+static int
+put_envelope(producer *p, const pc_message *message, pc_redis_args *args)
 {
     char tag[PC_UUID_LEN + 1];
-    if (pc_uuid4(tag, &args->err) < 0) {
+    if (next_tag(p, tag, &args->err) < 0) {
         return -1;
     }
     return pc_envelope_write(message, pc_slice_of(tag, PC_UUID_LEN), &args->text, &args->err);
@@ -224,7 +243,7 @@ write_push(producer *p, const pc_message *message, int step)
     pc_redis_args_str(args, "LPUSH");
     pc_redis_args_end(args, pc_redis_put_list(&p->names, message->routing_key, step, &args->text,
                                               &args->err));
-    pc_redis_args_end(args, put_envelope(message, args));
+    pc_redis_args_end(args, put_envelope(p, message, args));
 }
 
 static void
@@ -234,7 +253,7 @@ write_fanout(producer *p, const pc_message *message)
     pc_redis_args_str(args, "PUBLISH");
     pc_redis_args_end(args, pc_redis_put_channel(&p->names, message->exchange, message->routing_key,
                                                  &args->text, &args->err));
-    pc_redis_args_end(args, put_envelope(message, args));
+    pc_redis_args_end(args, put_envelope(p, message, args));
 }
 
 static void
@@ -248,7 +267,23 @@ write_route(producer *p, const pc_message *message, int step)
     pc_redis_args_add(args, p->names.sep);
     pc_redis_args_add(args, message->routing_key);
     pc_redis_args_end(args, pc_redis_put_suffix(&p->names, step, &args->text, &args->err));
-    pc_redis_args_end(args, put_envelope(message, args));
+    pc_redis_args_end(args, put_envelope(p, message, args));
+}
+
+/* Into p->args. */
+static void
+write_message(producer *p, const pc_message *message, bool *mandatory)
+{
+    int step = pc_redis_names_step(&p->names, message->priority);
+    pc_redis_args_reset(&p->args);
+    if (message->exchange.len == 0) {
+        write_push(p, message, step);
+    } else if (pc_map_get(&p->fanouts, message->exchange) != NULL) {
+        write_fanout(p, message);
+        *mandatory = false;
+    } else {
+        write_route(p, message, step);
+    }
 }
 
 static int
@@ -256,20 +291,38 @@ publish(pc_producer *base, const pc_message *message, bool mandatory, pc_wall du
         pc_mono deadline, pc_err *err)
 {
     producer *p = of(base);
-    int step = pc_redis_names_step(&p->names, message->priority);
     (void)due;
     (void)has_due;  // the worker holds it
     pc_pump_lock(p->sender.pump);
-    pc_redis_args_reset(&p->args);
-    if (message->exchange.len == 0) {
-        write_push(p, message, step);
-    } else if (pc_map_get(&p->fanouts, message->exchange) != NULL) {
-        write_fanout(p, message);
-        mandatory = false;
-    } else {
-        write_route(p, message, step);
-    }
+    write_message(p, message, &mandatory);
     int rc = pc_redis_sender_put(&p->sender, &p->args, mandatory, deadline, err);
+    pc_pump_unlock(p->sender.pump);
+    return rc;
+}
+
+typedef struct many {
+    producer *p;
+    const pc_outgoing *messages;
+} many;
+
+static const pc_redis_args *
+write_number(void *ctx, size_t i, bool *mandatory)
+{
+    const many *m = ctx;
+    *mandatory = m->messages[i].mandatory;
+    write_message(m->p, &m->messages[i].message, mandatory);
+    return &m->p->args;
+}
+
+static int
+publish_many(pc_producer *base, const pc_outgoing *messages, size_t n, pc_mono deadline,
+             size_t *done, pc_err *err)
+{
+    producer *p = of(base);
+    many m = {p, messages};
+    const pc_redis_many all = {n, write_number, &m};
+    pc_pump_lock(p->sender.pump);
+    int rc = pc_redis_sender_put_many(&p->sender, &all, done, deadline, err);
     pc_pump_unlock(p->sender.pump);
     return rc;
 }
@@ -292,6 +345,19 @@ unconfirmed(pc_producer *base)
     size_t n = p->sender.open;
     pc_pump_unlock(p->sender.pump);
     return n;
+}
+
+static int
+confirming(pc_producer *base)
+{
+    producer *p = of(base);
+    int fd = -1;
+    pc_pump_lock(p->sender.pump);
+    if (p->sender.open > 0 && pc_pump_poll(p->sender.pump, NULL) == 0 && p->sender.open > 0) {
+        fd = pc_loop_fd(pc_pump_loop(p->sender.pump));
+    }
+    pc_pump_unlock(p->sender.pump);
+    return fd;
 }
 
 // ---- looking into queues ----
@@ -513,8 +579,10 @@ const pc_producer_ops pc_producer_redis = {
     .create = create,
     .connect = connect_producer,
     .publish = publish,
+    .publish_many = publish_many,
     .flush = flush,
     .unconfirmed = unconfirmed,
+    .confirming = confirming,
     .declare = declare,
     .size = size,
     .purge = purge,

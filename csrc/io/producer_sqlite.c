@@ -10,8 +10,11 @@
 #include "io/sqlite_queue.h"
 #include "io/sqlite_row.h"
 
+#define ASK_NS (100 * PC_NS_PER_MS)
+
 typedef struct producer {
     pc_producer base;
+    int (*interrupted)(void);
     pthread_mutex_t mutex;
     char *path;
     int synchronous;
@@ -73,9 +76,35 @@ ensure(producer *self, pc_mono deadline, pc_err *err)
 }
 
 static int
-begin(producer *self, pc_mono deadline, pc_err *err)
+try_to_begin(producer *self, pc_mono deadline, pc_err *err)
 {
     return ensure(self, deadline, err) < 0 ? -1 : pc_sqlite_begin(self->db, deadline, err);
+}
+
+/* The mutex is held. It is let go while others are asked: they may call this producer. */
+static int
+begin(producer *self, pc_mono deadline, pc_err *err)
+{
+    while (self->interrupted != NULL) {
+        pc_err why = {0};
+        pc_mono until = pc_mono_add(pc_mono_now(), ASK_NS);
+        if (until.ns >= deadline.ns) {
+            break;
+        }
+        if (try_to_begin(self, until, &why) == 0) {
+            return 0;
+        }
+        if (why.code != PC_ETIMEOUT) {
+            return pc_fail(err, why.code, "%s", why.msg);
+        }
+        pthread_mutex_unlock(&self->mutex);
+        int stop = self->interrupted();
+        pthread_mutex_lock(&self->mutex);
+        if (stop != 0) {
+            return pc_fail(err, PC_ESTATE, "the wait was interrupted");
+        }
+    }
+    return try_to_begin(self, deadline, err);
 }
 
 /* Commits when the body of the transaction went well. */
@@ -453,6 +482,7 @@ create(const pc_broker_config *config, const pc_log *log, pc_err *err)
     }
     self->base = (pc_producer){&pc_producer_sqlite, log};
     self->synchronous = config->synchronous;
+    self->interrupted = config->interrupted;
     (void)pthread_mutex_init(&self->mutex, NULL);  // cannot fail with default attributes
     pc_bell_init(&self->bell);
     pc_map_init(&self->declared);

@@ -12,11 +12,14 @@
 #include "base/mem.h"
 #include "io/park.h"
 
+#define ASK_NS (100 * PC_NS_PER_MS)  // a signal may come just before the sleep, or to another thread
+
 typedef struct waiter {
     pc_link link;
     pc_park park;
     int (*done)(void *ctx);
     void *ctx;
+    bool asks;           // pump->interrupted, before it gives up
     bool interruptible;
     bool interrupted;
 } waiter;
@@ -26,6 +29,7 @@ struct pc_pump {
     pc_loop *loop;
     waiter *pumper;    // NULL: nobody is inside the loop's wait()
     pc_link sleepers;  // oldest first
+    int (*interrupted)(void);  // or NULL
 };
 
 pc_pump *
@@ -67,6 +71,12 @@ pc_loop *
 pc_pump_loop(pc_pump *pump)
 {
     return pump->loop;
+}
+
+void
+pc_pump_ask(pc_pump *pump, int (*interrupted)(void))
+{
+    pump->interrupted = interrupted;
 }
 
 static bool
@@ -151,22 +161,52 @@ sleep_aside(pc_pump *pump, waiter *self, pc_mono deadline)
     }
 }
 
+static void
+wake_heir(pc_pump *pump)
+{
+    if (pump->pumper == NULL && !pc_list_empty(&pump->sleepers)) {
+        waiter *heir = PC_CONTAINER_OF(pump->sleepers.next, waiter, link);
+        pc_park_wake(&heir->park);
+    }
+}
+
+/* Nobody may rely on this thread meanwhile: it runs other people's code. */
+static void
+ask(pc_pump *pump, waiter *self)
+{
+    wake_heir(pump);
+    pc_pump_unlock(pump);
+    self->interrupted = pump->interrupted() != 0;
+    pthread_mutex_lock(&pump->lock);
+}
+
 static int
 wait_until(pc_pump *pump, waiter *self, pc_mono deadline, pc_err *err)
 {
+    bool asks = self->asks;
+    pc_mono next = asks ? pc_mono_add(pc_mono_now(), ASK_NS) : PC_MONO_NEVER;
     for (;;) {
         if (self->done(self->ctx)) {
             return 0;
         }
+        pc_mono now = pc_mono_now();
+        if (asks && (self->interrupted || now.ns >= next.ns)) {
+            ask(pump, self);
+            next = pc_mono_add(now, ASK_NS);
+            if (!self->interrupted) {
+                continue;
+            }
+        }
         if (self->interrupted) {
             return pc_fail(err, PC_ESTATE, "the wait was interrupted");
         }
-        if (pc_mono_now().ns >= deadline.ns) {
+        if (now.ns >= deadline.ns) {
             return pc_fail(err, PC_ETIMEOUT, "the wait timed out");
         }
+        pc_mono until = next.ns < deadline.ns ? next : deadline;
         if (pump->pumper != NULL) {
-            sleep_aside(pump, self, deadline);
-        } else if (turn(pump, self, deadline, err) != 0) {
+            sleep_aside(pump, self, until);
+        } else if (turn(pump, self, until, err) != 0) {
             return -1;
         }
     }
@@ -176,17 +216,15 @@ int
 pc_pump_wait(pc_pump *pump, int (*done)(void *ctx), void *ctx, pc_mono deadline, bool *eintr,
              pc_err *err)
 {
-    waiter self = {.done = done, .ctx = ctx, .interruptible = eintr != NULL};
+    waiter self = {.done = done, .ctx = ctx, .asks = eintr == NULL && pump->interrupted != NULL};
+    self.interruptible = eintr != NULL || self.asks;
     pc_link_init(&self.link);
     pc_park_init(&self.park);
     int rc = wait_until(pump, &self, deadline, err);
     if (eintr != NULL) {
         *eintr = rc != 0 && self.interrupted;
     }
-    if (pump->pumper == NULL && !pc_list_empty(&pump->sleepers)) {
-        waiter *heir = PC_CONTAINER_OF(pump->sleepers.next, waiter, link);
-        pc_park_wake(&heir->park);
-    }
+    wake_heir(pump);
     return rc;
 }
 

@@ -25,6 +25,9 @@ int pc_pump_poll(pc_pump *pump, pc_err *err);
  * interrupted by pc_pump_interrupt or by a signal (`eintr` was given and a signal arrived in this thread): -1 with PC_ESTATE and *eintr = true. */
 int pc_pump_wait(pc_pump *pump, int (*done)(void *ctx), void *ctx,
                  pc_mono deadline, bool *eintr, pc_err *err);
+/* Before the first wait. Those that give no `eintr` then end with PC_ESTATE when `interrupted` says so. It is called by the thread
+ * that waits, without the lock: when a signal arrived in that thread, and about ten times a second. */
+void pc_pump_ask(pc_pump *pump, int (*interrupted)(void));
 /* Lock not held; any thread, but no signal handler. Ends all waits under way that gave `eintr`. */
 void pc_pump_interrupt(pc_pump *pump);
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/mem.h"
+#include "io/redis_resp.h"
 
 #define KEEP ((size_t)64 * 1024)
 #define ON_STACK 64
@@ -75,17 +76,33 @@ pc_redis_args_len(const pc_redis_args *args)
     return pc_buf_len(&args->ends) / sizeof(size_t);
 }
 
-static void
-point(const pc_redis_args *args, pc_slice *words, size_t n)
+/* Word number i begins where the one before it, at *start, ended. */
+static pc_slice
+next_word(const pc_redis_args *args, size_t i, size_t *start)
 {
-    const char *text = pc_buf_ptr(&args->text);
+    size_t end;
+    memcpy(&end, pc_buf_ptr(&args->ends) + i * sizeof end, sizeof end);
+    pc_slice word = pc_slice_of(pc_buf_ptr(&args->text) + *start, end - *start);
+    *start = end;
+    return word;
+}
+
+size_t
+pc_redis_args_room(const pc_redis_args *args)
+{
+    return pc_redis_resp_room(pc_redis_args_len(args), pc_buf_len(&args->text));
+}
+
+size_t
+pc_redis_args_write(const pc_redis_args *args, char *to)
+{
+    size_t n = pc_redis_args_len(args);
     size_t start = 0;
+    char *at = pc_redis_resp_begin(to, n);
     for (size_t i = 0; i < n; i++) {
-        size_t end;
-        memcpy(&end, pc_buf_ptr(&args->ends) + i * sizeof end, sizeof end);
-        words[i] = pc_slice_of(text + start, end - start);
-        start = end;
+        at = pc_redis_resp_word(at, next_word(args, i, &start));
     }
+    return (size_t)(at - to);
 }
 
 int
@@ -101,7 +118,10 @@ pc_redis_args_send(pc_redis_args *args, pc_redis *conn, pc_redis_callback *callb
     if (words == NULL) {
         return pc_fail_nomem(err);
     }
-    point(args, words, n);
+    size_t start = 0;
+    for (size_t i = 0; i < n; i++) {
+        words[i] = next_word(args, i, &start);
+    }
     int rc = pc_redis_command(conn, n, words, callback, ctx, err);
     if (words != few) {
         pc_free(words);

@@ -26,6 +26,10 @@ void pc_redis_args_printf(pc_redis_args *args, const char *fmt, ...)
 void pc_redis_args_end(pc_redis_args *args, int rc);
 size_t pc_redis_args_len(const pc_redis_args *args);
 
+/* Bytes of the command as it is sent, at most; writes it there and returns how many it were. */
+size_t pc_redis_args_room(const pc_redis_args *args);
+size_t pc_redis_args_write(const pc_redis_args *args, char *to);
+
 /* As pc_redis_command. */
 int pc_redis_args_send(pc_redis_args *args, pc_redis *conn, pc_redis_callback *callback, void *ctx,
                        pc_err *err);

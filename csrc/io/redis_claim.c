@@ -45,13 +45,23 @@ deliver(source *src, pc_slice text, uint64_t number)
 }
 
 static void
-take_message(source *src, int64_t place, pc_slice text, uint64_t number)
+take_message(source *src, const pc_redis_asked *asked, int64_t place, pc_slice text, uint64_t number)
 {
-    const pc_redis_consumer *c = pc_redis_queues_served(&src->queues, place);
+    const pc_redis_consumer *c = pc_redis_queues_served(&src->queues, asked, place);
     if (c == NULL || src->paused) {  // was under way when the queue was dropped
         put_fate(src, number, PC_REDIS_FRONT);
     } else {
         deliver(src, text, c->queue->no_ack ? 0 : number);
+    }
+}
+
+void
+pc_redis_source_broadcast(void *ctx, const pc_redis_consumer *consumer, pc_slice text)
+{
+    source *src = ctx;
+    (void)consumer;
+    if (src->is_up && !src->paused) {
+        deliver(src, text, 0);
     }
 }
 
@@ -118,6 +128,17 @@ survives_fault(source *src, const pc_reply *reply)
     return true;
 }
 
+/* The oldest claim is answered. What it says stays until the next one is sent. */
+static const pc_redis_claim *
+take_claim(source *src)
+{
+    const pc_redis_claim *own = &src->claims[src->first_claim];
+    src->first_claim = (src->first_claim + 1) % PC_REDIS_CLAIMS;
+    src->nclaims--;
+    src->wanted -= own->wanted;
+    return own;
+}
+
 static void
 on_claim(void *ctx, const pc_reply *reply, const pc_err *why)
 {
@@ -126,9 +147,8 @@ on_claim(void *ctx, const pc_reply *reply, const pc_err *why)
     if (why != NULL) {
         return;
     }
-    src->claiming = false;
     uint64_t epoch = src->epoch;
-    uint64_t number = src->number - src->asked;
+    const pc_redis_claim *own = take_claim(src);
     if (pc_redis_check(src->conn, reply, &err) < 0) {
         pc_redis_source_refused(src, &err);
         return;
@@ -137,11 +157,11 @@ on_claim(void *ctx, const pc_reply *reply, const pc_err *why)
         return;
     }
     size_t got = (reply->len - 1) / 2;
-    src->misses = got > 0 ? 0 : src->misses + 1;
-    src->lean = got < src->asked;
+    src->misses = got > 0 ? 0 : src->misses + own->alone;
+    src->lean = got < own->wanted;
     for (size_t i = 0; i < got && src->epoch == epoch; i++) {
-        take_message(src, reply->children[1 + 2 * i]->integer, reply->children[2 + 2 * i]->text,
-                     number + i);
+        take_message(src, &own->asked, reply->children[1 + 2 * i]->integer,
+                     reply->children[2 + 2 * i]->text, own->first + i);
     }
     if (src->epoch == epoch) {
         pc_redis_source_run_soon(src);
@@ -154,15 +174,27 @@ room(const source *src)
     if (src->prefetch == 0) {
         return CLAIM_MAX;
     }
-    unsigned left = src->prefetch > src->held ? src->prefetch - src->held : 0;
+    unsigned taken = src->held + src->wanted;
+    unsigned left = src->prefetch > taken ? src->prefetch - taken : 0;
     return left < CLAIM_MAX ? left : CLAIM_MAX;
+}
+
+/* Another claim behind those under way only when it is worth its while, and the last one was not
+ * told that there is no more. */
+static bool
+is_worth(const source *src, unsigned n)
+{
+    unsigned window = src->prefetch == 0 || src->prefetch > 4 * CLAIM_MAX ? 4 * CLAIM_MAX : src->prefetch;
+    return src->nclaims == 0
+           || (src->nclaims < PC_REDIS_CLAIMS && !src->lean && src->misses == 0 && 4 * n >= window);
 }
 
 static int
 claim(source *src, unsigned n, pc_err *err)
 {
     pc_redis_args *args = &src->args;
-    if (pc_redis_queues_ask(&src->queues, err) < 0) {
+    pc_redis_claim *own = &src->claims[(src->first_claim + src->nclaims) % PC_REDIS_CLAIMS];
+    if (pc_redis_asked_set(&own->asked, &src->queues, err) < 0) {
         return -1;
     }
     pc_redis_scripts_begin(&src->scripts, PC_SCRIPT_CLAIM,
@@ -178,8 +210,11 @@ claim(source *src, unsigned n, pc_err *err)
     pc_redis_args_printf(args, "%zu", src->queues.len);
     pc_redis_args_str(args, src->queues.order == PC_ORDER_ROUND_ROBIN ? "1" : "0");
     pc_redis_queues_put_tails(&src->queues, args);
-    src->claiming = true;
-    src->asked = n;
+    own->first = src->number;
+    own->wanted = n;
+    own->alone = src->nclaims == 0;
+    src->nclaims++;
+    src->wanted += n;
     src->number += n;
     return pc_redis_args_send(args, src->conn, on_claim, src, err);
 }
@@ -189,8 +224,8 @@ int
 pc_redis_source_claim(source *src, pc_err *err)
 {
     unsigned n = room(src);
-    if (!src->is_up || src->paused || src->closing || src->claiming || src->looking || src->dry
-        || n == 0 || src->queues.len == 0 || src->scripts.loading > 0) {
+    if (!src->is_up || src->paused || src->closing || src->looking || src->dry || n == 0
+        || src->queues.len == 0 || src->scripts.loading > 0 || !is_worth(src, n)) {
         return 0;
     }
     bool look_too = src->rung || src->misses > 0;
@@ -282,6 +317,9 @@ pc_redis_source_tick(void *ctx, pc_mono now)
     }
     if (!src->tracking && !src->no_bell && src->ticks++ % BELL_TICKS == 0) {
         (void)pc_redis_bell_connect(&src->bell, NULL);  // polled until it works
+    }
+    if (pc_redis_fanout_is_wanted(&src->fanout)) {
+        (void)pc_redis_fanout_connect(&src->fanout, NULL);  // tried again until it works
     }
     src->dry = src->lean = false;
     pc_redis_source_run_soon(src);

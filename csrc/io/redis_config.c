@@ -2,10 +2,12 @@
 #include "io/redis_config.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/mem.h"
 
 #define DEFAULT_PORT 6379
+#define SENTINEL_PORT 26379
 #define GREETING_TIMEOUT 10.0        // when the configuration sets no timeout at all
 
 static const char *
@@ -21,9 +23,8 @@ keep(pc_redis_place *place, const char *text, bool *failed)
 }
 
 static void
-keep_tls(pc_redis_place *place, const pc_tls_config *from, bool *failed)
+keep_tls(pc_redis_place *place, pc_tls_config *to, const pc_tls_config *from, bool *failed)
 {
-    pc_tls_config *to = &place->tls;
     *to = *from;
     to->ca_file = keep(place, from->ca_file, failed);
     to->ca_path = keep(place, from->ca_path, failed);
@@ -31,9 +32,22 @@ keep_tls(pc_redis_place *place, const pc_tls_config *from, bool *failed)
     to->key_file = keep(place, from->key_file, failed);
     to->key_password = keep(place, from->key_password, failed);
     to->ciphers = keep(place, from->ciphers, failed);
-    to->server_name = from->server_name == NULL ? place->config.host
-                                                : keep(place, from->server_name, failed);
-    place->config.tls = to;
+    to->server_name = keep(place, from->server_name, failed);
+}
+
+static void
+keep_sentinels(pc_redis_place *place, const pc_redis_sentinels *from, bool *failed)
+{
+    pc_redis_sentinels *to = &place->sentinels;
+    to->hosts = keep(place, from->hosts, failed);
+    to->master_name = keep(place, from->master_name, failed);
+    to->user = keep(place, from->user, failed);
+    to->password = keep(place, from->password, failed);
+    if (from->tls != NULL) {
+        keep_tls(place, &place->sentinel_tls, from->tls, failed);
+        to->tls = &place->sentinel_tls;
+    }
+    place->config.sentinels = to;
 }
 
 static void
@@ -41,7 +55,10 @@ describe(pc_redis_place *place)
 {
     const pc_redis_config *c = &place->config;
     const char *scheme = c->tls == NULL ? "redis" : "rediss";
-    if (c->unix_path != NULL) {
+    if (c->sentinels != NULL) {
+        snprintf(place->where, sizeof place->where, "%s master %.120s/%d", scheme, place->sentinels.master_name,
+                 c->db);
+    } else if (c->unix_path != NULL) {
         snprintf(place->where, sizeof place->where, "%s %.120s/%d", scheme, c->unix_path, c->db);
     } else {
         snprintf(place->where, sizeof place->where, "%s %.120s:%d/%d", scheme, c->host, c->port,
@@ -75,8 +92,8 @@ configure(pc_redis_place *place)
     };
 }
 
-int
-pc_redis_place_init(pc_redis_place *place, const pc_redis_config *config, pc_err *err)
+static int
+fill(pc_redis_place *place, const pc_redis_config *config, pc_err *err)
 {
     bool failed = false;
     *place = (pc_redis_place){.config = *config};
@@ -88,22 +105,89 @@ pc_redis_place_init(pc_redis_place *place, const pc_redis_config *config, pc_err
     c->user = keep(place, config->user, &failed);
     c->password = keep(place, config->password, &failed);
     c->client_name = keep(place, config->client_name, &failed);
+    if (config->sentinels != NULL) {
+        keep_sentinels(place, config->sentinels, &failed);
+    }
     if (config->tls != NULL) {
-        keep_tls(place, config->tls, &failed);
+        keep_tls(place, &place->tls, config->tls, &failed);
+        c->tls = &place->tls;
     }
     if (failed) {
         return pc_fail_nomem(err);
     }
+    if (c->sentinels != NULL && (place->sentinels.hosts == NULL || place->sentinels.master_name == NULL)) {
+        return pc_fail(err, PC_EDATA, "Sentinel needs hosts and a master_name");
+    }
+    place->tls.server_name = place->tls.server_name == NULL ? c->host : place->tls.server_name;
     describe(place);
     configure(place);
     return 0;
 }
 
-void
-pc_redis_place_fini(pc_redis_place *place)
+pc_redis_place *
+pc_redis_place_new(const pc_redis_config *config, pc_err *err)
 {
-    for (size_t i = 0; i < place->nstrings; i++) {
+    pc_redis_place *place = pc_zalloc(sizeof *place);
+    if (place == NULL) {
+        pc_fail_nomem(err);
+    } else if (fill(place, config, err) < 0) {
+        pc_redis_place_free(place);
+        place = NULL;
+    }
+    return place;
+}
+
+// ---- Sentinel ----
+
+size_t
+pc_redis_place_sentinels(const pc_redis_place *place)
+{
+    size_t n = place->sentinels.hosts != NULL;
+    for (const char *at = place->sentinels.hosts; at != NULL && *at != '\0'; at++) {
+        n += *at == ';';
+    }
+    return n;
+}
+
+void
+pc_redis_place_sentinel(pc_redis_place *place, size_t i)
+{
+    const char *at = place->sentinels.hosts;
+    for (; i > 0 && strchr(at, ';') != NULL; i--) {
+        at = strchr(at, ';') + 1;
+    }
+    int len = snprintf(place->sentinel_host, sizeof place->sentinel_host, "%.*s",
+                       (int)strcspn(at, ";"), at);
+    char *colon = len > 0 ? strrchr(place->sentinel_host, ':') : NULL;
+    place->sentinel = place->endpoint;
+    place->sentinel.port = colon == NULL ? SENTINEL_PORT : atoi(colon + 1);
+    if (colon != NULL) {
+        *colon = '\0';
+    }
+    place->sentinel.host = place->sentinel_host;
+    place->sentinel.unix_path = NULL;
+    place->sentinel.tls = place->sentinels.tls;
+    if (place->sentinel_tls.server_name == NULL) {
+        place->sentinel_tls.server_name = place->sentinel_host;  // whoever's it is then
+    }
+}
+
+void
+pc_redis_place_master(pc_redis_place *place, pc_slice host, int port)
+{
+    if (place->tls.server_name == place->endpoint.host) {
+        place->tls.server_name = place->master_host;
+    }
+    snprintf(place->master_host, sizeof place->master_host, "%.*s", (int)host.len, host.ptr);
+    place->endpoint.host = place->master_host;
+    place->endpoint.port = port;
+}
+
+void
+pc_redis_place_free(pc_redis_place *place)
+{
+    for (size_t i = 0; place != NULL && i < place->nstrings; i++) {
         pc_free(place->strings[i]);
     }
-    place->nstrings = 0;
+    pc_free(place);
 }

@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "io/redis_conn.h"
 
-#include <hiredis/hiredis.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/mem.h"
+#include "io/redis_reader.h"
+#include "io/redis_resp.h"
 #include "io/stream.h"
 
-#define READER_KEEP (1024 * 1024)    // free input buffer hiredis may keep
-#define MAX_COMMAND ((size_t)1 << 30)  // hiredis 0.14 counts bytes in an int
-#define ARGS_ON_STACK 16
 
 typedef enum phase { CLOSED, OPENING, GREETING, UP } phase;
 
@@ -18,109 +17,19 @@ struct pc_redis {
     pc_redis_hooks hooks;
     pc_loop *loop;
     pc_stream stream;
-    pc_redis_place place;
+    pc_redis_place *place;
     // --
     phase phase;
+    bool seeking;         // connected to a Sentinel
+    size_t sentinel;      // the one that answered last is asked first
+    size_t asked;         // Sentinels in this search
     uint64_t epoch;       // changes with each close, for loops that call back
-    redisReader *reader;
+    pc_redis_reader *reader;
     pc_reply *current;    // being handed out
     pc_redis_fifo fifo;   // command connections, and the greeting
     size_t unconfirmed;   // subscriptions: answers that are due
     pc_mono waiting_since;  // the oldest due answer was asked for, or the last bytes came
     pc_timer watchdog;
-};
-
-// ---- from hiredis to our tree ----
-
-/* hiredis takes NULL for "memory is out" and gives the reader's error back. */
-static void *
-attach(const redisReadTask *task, pc_reply *reply)
-{
-    if (reply != NULL && task->parent != NULL) {
-        pc_reply *parent = task->parent->obj;
-        parent->children[task->idx] = reply;
-    }
-    return reply;
-}
-
-static void *
-create_string(const redisReadTask *task, char *text, size_t len)
-{
-    pc_reply_type type = task->type == REDIS_REPLY_ERROR    ? PC_REPLY_ERROR
-                         : task->type == REDIS_REPLY_STATUS ? PC_REPLY_STATUS
-                                                            : PC_REPLY_STRING;
-    pc_reply *reply = len < SIZE_MAX / 2 ? pc_reply_new(type, len + 1) : NULL;
-    if (reply != NULL) {
-        char *copy = (char *)(reply + 1);
-        memcpy(copy, text, len);
-        copy[len] = '\0';
-        reply->text = pc_slice_of(copy, len);
-    }
-    return attach(task, reply);
-}
-
-#if HIREDIS_MAJOR < 1
-static void *
-create_array(const redisReadTask *task, int len)
-{
-    return attach(task, len < 0 ? NULL : pc_reply_array((size_t)len));
-}
-#else
-static void *
-create_array(const redisReadTask *task, size_t len)
-{
-    return attach(task, pc_reply_array(len));
-}
-
-/* Never asked for (that would be RESP3), but hiredis would invent pointers without them. */
-static void *
-create_double(const redisReadTask *task, double value, char *text, size_t len)
-{
-    (void)value;
-    return create_string(task, text, len);
-}
-#endif
-
-static void *
-create_integer(const redisReadTask *task, long long value)
-{
-    pc_reply *reply = pc_reply_new(PC_REPLY_INTEGER, 0);
-    if (reply != NULL) {
-        reply->integer = value;
-    }
-    return attach(task, reply);
-}
-
-#if HIREDIS_MAJOR >= 1
-static void *
-create_bool(const redisReadTask *task, int value)
-{
-    return create_integer(task, value);
-}
-#endif
-
-static void *
-create_nil(const redisReadTask *task)
-{
-    return attach(task, pc_reply_new(PC_REPLY_NIL, 0));
-}
-
-static void
-free_object(void *reply)
-{
-    pc_reply_free(reply);
-}
-
-static const redisReplyObjectFunctions creators = {
-    .createString = create_string,
-    .createArray = create_array,
-    .createInteger = create_integer,
-    .createNil = create_nil,
-#if HIREDIS_MAJOR >= 1
-    .createDouble = create_double,
-    .createBool = create_bool,
-#endif
-    .freeObject = free_object,
 };
 
 // ---- errors ----
@@ -133,7 +42,7 @@ pc_redis_check(const pc_redis *conn, const pc_reply *reply, pc_err *err)
     }
     pc_slice text = reply->text;
     int len = text.len > INT_MAX ? INT_MAX : (int)text.len;
-    return pc_fail(err, pc_redis_code(text), "%s: %.*s", conn->place.where, len, text.ptr);
+    return pc_fail(err, pc_redis_code(text), "%s: %.*s", conn->place->where, len, text.ptr);
 }
 
 // ---- closing ----
@@ -142,13 +51,12 @@ static void
 shut(pc_redis *conn)
 {
     conn->phase = CLOSED;
+    conn->seeking = false;
     conn->epoch++;
     conn->unconfirmed = 0;
     pc_loop_clear_timer(conn->loop, &conn->watchdog);
-    if (conn->reader != NULL) {
-        redisReaderFree(conn->reader);
-        conn->reader = NULL;
-    }
+    pc_redis_reader_free(conn->reader);
+    conn->reader = NULL;
 }
 
 void
@@ -169,11 +77,51 @@ pc_redis_abandon(pc_redis *conn)
     conn->fifo.count = 0;
 }
 
+/* Opens a stream to a server or a Sentinel, instead of the one that is open. */
+static int
+open_stream(pc_redis *conn, const pc_endpoint *to, pc_err *err)
+{
+    pc_err why = {0};
+    pc_stream_close(&conn->stream);
+    shut(conn);
+    conn->fifo.count = 0;
+    conn->reader = pc_redis_reader_new(err);
+    if (conn->reader == NULL) {
+        return -1;
+    }
+    conn->phase = OPENING;
+    if (pc_stream_open(&conn->stream, to, &why) < 0) {
+        shut(conn);
+        return pc_fail(err, why.code, "%s: %s", conn->place->where, why.msg);
+    }
+    return 0;
+}
+
+/* The next Sentinel of this search; -1: all were asked, and *err, what the last one was about, stays. */
+static int
+ask_next_sentinel(pc_redis *conn, pc_err *err)
+{
+    size_t n = pc_redis_place_sentinels(conn->place);
+    while (conn->asked < n) {
+        conn->sentinel = (conn->sentinel + (conn->asked > 0)) % n;
+        conn->asked++;
+        pc_redis_place_sentinel(conn->place, conn->sentinel);
+        if (open_stream(conn, &conn->place->sentinel, err) == 0) {
+            conn->seeking = true;
+            return 0;
+        }
+    }
+    return -1;
+}
+
 /* Only from the loop's paths, so that the owner's hooks never run inside one of its own calls. */
 static void
 die(pc_redis *conn, const pc_err *why)
 {
     pc_err copy = *why;
+    if (conn->seeking && ask_next_sentinel(conn, &copy) == 0) {
+        return;
+    }
     pc_stream_close(&conn->stream);
     shut(conn);
     while (conn->fifo.count > 0) {
@@ -193,7 +141,7 @@ on_closed(void *ctx, const pc_err *why)
     pc_redis *conn = ctx;
     pc_err err = {0};
     pc_code code = why->code == PC_OK || why->code == PC_ETIMEOUT ? PC_EIO : why->code;
-    pc_fail(&err, code, "%s: %s", conn->place.where, why->msg);
+    pc_fail(&err, code, "%s: %s", conn->place->where, why->msg);
     err.sys_errno = why->sys_errno;
     die(conn, &err);
 }
@@ -209,7 +157,7 @@ answer_due(const pc_redis *conn)
 static int64_t
 patience(const pc_redis *conn)
 {
-    return conn->phase == UP ? conn->place.answer_ns : conn->place.greeting_ns;
+    return conn->phase == UP ? conn->place->answer_ns : conn->place->greeting_ns;
 }
 
 static void
@@ -224,7 +172,7 @@ watch_answers(void *ctx, pc_mono now)
     pc_mono since = answer_due(conn) ? conn->waiting_since : now;
     pc_mono when = pc_mono_add(since, limit);
     if (when.ns <= now.ns) {
-        pc_fail(&err, PC_EIO, "%s: no answer for %g s, connection given up", conn->place.where,
+        pc_fail(&err, PC_EIO, "%s: no answer for %g s, connection given up", conn->place->where,
                 (double)limit / (double)PC_NS_PER_SEC);
         die(conn, &err);
     } else if (pc_loop_set_timer(conn->loop, &conn->watchdog, when, &err) < 0) {
@@ -243,58 +191,51 @@ begin_waiting(pc_redis *conn)
 // ---- sending ----
 
 static int
-format_with(pc_redis *conn, size_t argc, const char **texts, size_t *lens, const pc_slice *argv,
-            pc_err *err)
-{
-    size_t total = 0;
-    for (size_t i = 0; i < argc; i++) {
-        texts[i] = argv[i].ptr == NULL ? "" : argv[i].ptr;
-        lens[i] = argv[i].len;
-        total = argv[i].len > MAX_COMMAND ? MAX_COMMAND : total + argv[i].len;
-    }
-    if (total >= MAX_COMMAND || argc > MAX_COMMAND / 64) {
-        return pc_fail(err, PC_ELIMIT, "%s: a command of 1 GiB or more", conn->place.where);
-    }
-    char *text = NULL;
-    long long len = redisFormatCommandArgv(&text, (int)argc, texts, lens);
-    if (len < 0) {
-        return pc_fail_nomem(err);
-    }
-    int rc = pc_buf_put(&conn->stream.out, text, (size_t)len, err);
-    redisFreeCommand(text);
-    return rc;
-}
-
-static int
 format(pc_redis *conn, size_t argc, const pc_slice *argv, pc_err *err)
 {
-    const char *texts[ARGS_ON_STACK];
-    size_t lens[ARGS_ON_STACK];
-    if (argc <= ARGS_ON_STACK) {
-        return format_with(conn, argc, texts, lens, argv, err);
+    pc_buf *out = &conn->stream.out;
+    size_t bytes = 0;
+    for (size_t i = 0; i < argc; i++) {
+        bytes += argv[i].len;
     }
-    const char **many_texts = pc_alloc(argc * sizeof *many_texts);
-    size_t *many_lens = pc_alloc(argc * sizeof *many_lens);
-    int rc = many_texts == NULL || many_lens == NULL
-                 ? pc_fail_nomem(err)
-                 : format_with(conn, argc, many_texts, many_lens, argv, err);
-    pc_free(many_texts);
-    pc_free(many_lens);
-    return rc;
+    char *start = pc_buf_reserve(out, pc_redis_resp_room(argc, bytes), err);
+    if (start == NULL) {
+        return -1;
+    }
+    char *to = pc_redis_resp_begin(start, argc);
+    for (size_t i = 0; i < argc; i++) {
+        to = pc_redis_resp_word(to, argv[i]);
+    }
+    pc_buf_commit(out, (size_t)(to - start));
+    return 0;
+}
+
+/* The command is in the output. */
+static void
+expect_answer(pc_redis *conn, pc_redis_callback *callback, void *ctx)
+{
+    begin_waiting(conn);
+    pc_redis_fifo_put(&conn->fifo, (pc_redis_expect){callback, ctx});
+    pc_stream_flush(&conn->stream);
 }
 
 static int
-send(pc_redis *conn, size_t argc, const pc_slice *argv, pc_redis_expect expect, pc_err *err)
+send(pc_redis *conn, size_t argc, const pc_slice *argv, pc_redis_callback *callback, void *ctx,
+     pc_err *err)
 {
-    if (pc_redis_fifo_reserve(&conn->fifo, err) < 0) {
+    if (pc_redis_fifo_reserve(&conn->fifo, err) < 0 || format(conn, argc, argv, err) < 0) {
         return -1;
     }
-    if (format(conn, argc, argv, err) < 0) {
-        return -1;
+    expect_answer(conn, callback, ctx);
+    return 0;
+}
+
+static int
+check_up(const pc_redis *conn, pc_err *err)
+{
+    if (conn->phase != UP || conn->hooks.message != NULL) {
+        return pc_fail(err, PC_ESTATE, "%s: not connected for commands", conn->place->where);
     }
-    begin_waiting(conn);
-    pc_redis_fifo_put(&conn->fifo, expect);
-    pc_stream_flush(&conn->stream);
     return 0;
 }
 
@@ -302,17 +243,26 @@ int
 pc_redis_command(pc_redis *conn, size_t argc, const pc_slice *argv, pc_redis_callback *callback,
                  void *ctx, pc_err *err)
 {
-    if (conn->phase != UP || conn->hooks.message != NULL) {
-        return pc_fail(err, PC_ESTATE, "%s: not connected for commands", conn->place.where);
+    return check_up(conn, err) < 0 ? -1 : send(conn, argc, argv, callback, ctx, err);
+}
+
+int
+pc_redis_written(pc_redis *conn, pc_slice command, pc_redis_callback *callback, void *ctx,
+                 pc_err *err)
+{
+    if (check_up(conn, err) < 0 || pc_redis_fifo_reserve(&conn->fifo, err) < 0
+        || pc_buf_put_slice(&conn->stream.out, command, err) < 0) {
+        return -1;
     }
-    return send(conn, argc, argv, (pc_redis_expect){callback, ctx}, err);
+    expect_answer(conn, callback, ctx);
+    return 0;
 }
 
 int
 pc_redis_subscribe(pc_redis *conn, size_t argc, const pc_slice *argv, pc_err *err)
 {
     if (conn->phase != UP || conn->hooks.message == NULL) {
-        return pc_fail(err, PC_ESTATE, "%s: not connected for subscriptions", conn->place.where);
+        return pc_fail(err, PC_ESTATE, "%s: not connected for subscriptions", conn->place->where);
     }
     if (format(conn, argc, argv, err) < 0) {
         return -1;
@@ -321,6 +271,12 @@ pc_redis_subscribe(pc_redis *conn, size_t argc, const pc_slice *argv, pc_err *er
     conn->unconfirmed += argc > 1 ? argc - 1 : 1;
     pc_stream_flush(&conn->stream);
     return 0;
+}
+
+bool
+pc_redis_is_written(const pc_redis *conn)
+{
+    return pc_buf_len(&conn->stream.out) == 0;
 }
 
 void
@@ -362,7 +318,7 @@ hand_out(pc_redis *conn, pc_reply *reply)
         // e.g. "-ERR max number of clients reached" or a kill with a farewell
         pc_err err = {0};
         if (pc_redis_check(conn, reply, &err) == 0) {
-            pc_fail(&err, PC_EPROTO, "%s: an answer nobody asked for", conn->place.where);
+            pc_fail(&err, PC_EPROTO, "%s: an answer nobody asked for", conn->place->where);
         }
         die(conn, &err);
     }
@@ -378,19 +334,6 @@ pc_redis_take_reply(pc_redis *conn)
     return reply;
 }
 
-static int
-next_reply(pc_redis *conn, pc_reply **reply, pc_err *err)
-{
-    void *object = NULL;
-    if (redisReaderGetReply(conn->reader, &object) != REDIS_OK) {
-        return conn->reader->err == REDIS_ERR_OOM
-                   ? pc_fail_nomem(err)
-                   : pc_fail(err, PC_EPROTO, "%s: %s", conn->place.where, conn->reader->errstr);
-    }
-    *reply = object;
-    return 0;
-}
-
 static void
 on_readable(void *ctx)
 {
@@ -398,8 +341,7 @@ on_readable(void *ctx)
     pc_buf *in = &conn->stream.in;
     pc_err err = {0};
     conn->waiting_since = pc_mono_now();
-    if (redisReaderFeed(conn->reader, pc_buf_ptr(in), pc_buf_len(in)) != REDIS_OK) {
-        pc_fail_nomem(&err);
+    if (pc_redis_reader_feed(conn->reader, pc_buf_slice(in), &err) < 0) {
         die(conn, &err);
         return;
     }
@@ -407,7 +349,9 @@ on_readable(void *ctx)
     uint64_t epoch = conn->epoch;
     while (conn->epoch == epoch) {
         pc_reply *reply = NULL;
-        if (next_reply(conn, &reply, &err) < 0) {
+        pc_err why = {0};
+        if (pc_redis_reader_next(conn->reader, &reply, &why) < 0) {
+            pc_fail(&err, why.code, "%s: %s", conn->place->where, why.msg);
             die(conn, &err);
             return;
         }
@@ -429,10 +373,11 @@ on_auth(void *ctx, const pc_reply *reply, const pc_err *why)
     if (why != NULL || pc_redis_check(conn, reply, &err) == 0) {
         return;
     }
-    const char *password = conn->place.config.password;
+    const pc_redis_place *place = conn->place;
+    const char *password = conn->seeking ? place->sentinels.password : place->config.password;
     bool tells = memmem(err.msg, strlen(err.msg), password, strlen(password)) != NULL;
     if (err.code == PC_EDATA || tells) {
-        pc_fail(&err, PC_EAUTH, "%s: AUTH refused; check user and password", conn->place.where);
+        pc_fail(&err, PC_EAUTH, "%s: AUTH refused; check user and password", conn->place->where);
     }
     die(conn, &err);
 }
@@ -463,38 +408,99 @@ on_ping(void *ctx, const pc_reply *reply, const pc_err *why)
         return;
     }
     conn->phase = UP;
-    if (conn->place.answer_ns == 0) {
+    if (conn->place->answer_ns == 0) {
         pc_loop_clear_timer(conn->loop, &conn->watchdog);
     }
     conn->hooks.up(conn->hooks.ctx);
 }
 
+/* A Sentinel may not have noticed yet, or the server has come back as what it was. */
+static void
+on_role(void *ctx, const pc_reply *reply, const pc_err *why)
+{
+    pc_redis *conn = ctx;
+    pc_err err = {0};
+    if (why == NULL && reply->type == PC_REPLY_ARRAY && reply->len > 0
+        && !pc_slice_is(reply->children[0]->text, "master")) {
+        pc_fail(&err, PC_EIO, "%s: %s:%d is no master any more", conn->place->where,
+                conn->place->endpoint.host, conn->place->endpoint.port);
+        die(conn, &err);
+    }
+}
+
+static int
+log_in(pc_redis *conn, const char *user, const char *password, pc_err *err)
+{
+    pc_slice words[] = {pc_slice_str("AUTH"), pc_slice_str(user), pc_slice_str(password)};
+    if (password == NULL) {
+        return 0;
+    }
+    if (user == NULL) {
+        words[1] = words[2];
+    }
+    return send(conn, user == NULL ? 2 : 3, words, on_auth, conn, err);
+}
+
 static int
 greet(pc_redis *conn, pc_err *err)
 {
-    const pc_redis_config *c = &conn->place.config;
+    const pc_redis_config *c = &conn->place->config;
     char db[16];
     snprintf(db, sizeof db, "%d", c->db);
-    pc_slice auth[] = {pc_slice_str("AUTH"), pc_slice_str(c->user), pc_slice_str(c->password)};
     pc_slice name[] = {pc_slice_str("CLIENT"), pc_slice_str("SETNAME"),
                        pc_slice_str(c->client_name)};
     pc_slice select[] = {pc_slice_str("SELECT"), pc_slice_str(db)};
     pc_slice ping[] = {pc_slice_str("PING")};
-    size_t nauth = 3;
-    if (c->user == NULL) {
-        auth[1] = auth[2];
-        nauth = 2;
-    }
-    if (c->password != NULL && send(conn, nauth, auth, (pc_redis_expect){on_auth, conn}, err) < 0) {
+    pc_slice role[] = {pc_slice_str("ROLE")};
+    if (log_in(conn, c->user, c->password, err) < 0
+        || (c->sentinels != NULL && send(conn, 1, role, on_role, conn, err) < 0)) {
         return -1;
     }
-    if (c->client_name != NULL && send(conn, 3, name, (pc_redis_expect){NULL, NULL}, err) < 0) {
+    if (c->client_name != NULL && send(conn, 3, name, NULL, NULL, err) < 0) {
         return -1;
     }
-    if (c->db != 0 && send(conn, 2, select, (pc_redis_expect){on_select, conn}, err) < 0) {
+    if (c->db != 0 && send(conn, 2, select, on_select, conn, err) < 0) {
         return -1;
     }
-    return send(conn, 1, ping, (pc_redis_expect){on_ping, conn}, err);
+    return send(conn, 1, ping, on_ping, conn, err);
+}
+
+// ---- Sentinel ----
+
+static void
+on_master(void *ctx, const pc_reply *reply, const pc_err *why)
+{
+    pc_redis *conn = ctx;
+    const pc_endpoint *at = &conn->place->sentinel;
+    pc_err err = {0};
+    if (why != NULL) {
+        return;
+    }
+    if (pc_redis_check(conn, reply, &err) < 0) {
+        die(conn, &err);
+    } else if (reply->type != PC_REPLY_ARRAY || reply->len != 2) {
+        pc_fail(&err, PC_EIO, "%s: Sentinel %s:%d knows no master of this name", conn->place->where,
+                at->host, at->port);
+        die(conn, &err);
+    } else {
+        pc_redis_place_master(conn->place, reply->children[0]->text,
+                              atoi(reply->children[1]->text.ptr));
+        if (open_stream(conn, &conn->place->endpoint, &err) < 0) {
+            die(conn, &err);
+        }
+    }
+}
+
+static int
+ask_for_master(pc_redis *conn, pc_err *err)
+{
+    const pc_redis_sentinels *s = &conn->place->sentinels;
+    pc_slice which[] = {pc_slice_str("SENTINEL"), pc_slice_str("GET-MASTER-ADDR-BY-NAME"),
+                        pc_slice_str(s->master_name)};
+    if (log_in(conn, s->user, s->password, err) < 0) {
+        return -1;
+    }
+    return send(conn, 3, which, on_master, conn, err);
 }
 
 static void
@@ -506,7 +512,7 @@ on_opened(void *ctx)
     conn->waiting_since = pc_mono_now();
     pc_mono when = pc_mono_add(conn->waiting_since, patience(conn));
     if (pc_loop_set_timer(conn->loop, &conn->watchdog, when, &err) < 0
-        || greet(conn, &err) < 0) {
+        || (conn->seeking ? ask_for_master(conn, &err) : greet(conn, &err)) < 0) {
         die(conn, &err);
     }
 }
@@ -514,27 +520,29 @@ on_opened(void *ctx)
 int
 pc_redis_connect(pc_redis *conn, pc_err *err)
 {
-    pc_err why = {0};
     if (conn->phase != CLOSED) {
         return 0;
     }
-    // hiredis takes the table as writable and never writes it
-    redisReplyObjectFunctions *table = (redisReplyObjectFunctions *)(uintptr_t)&creators;
-    conn->reader = redisReaderCreateWithFunctions(table);
-    if (conn->reader == NULL) {
-        return pc_fail_nomem(err);
+    if (conn->place->config.sentinels == NULL) {
+        return open_stream(conn, &conn->place->endpoint, err);
     }
-    conn->reader->maxbuf = READER_KEEP;
-    conn->phase = OPENING;
-    if (pc_stream_open(&conn->stream, &conn->place.endpoint, &why) < 0) {
-        shut(conn);
-        pc_fail(err, why.code, "%s: %s", conn->place.where, why.msg);
-        return -1;
-    }
-    return 0;
+    conn->asked = 0;
+    return ask_next_sentinel(conn, err);
 }
 
 // ---- construction ----
+
+int
+pc_redis_redirect(pc_redis *conn, const pc_redis_config *config, pc_err *err)
+{
+    pc_redis_place *place = pc_redis_place_new(config, err);
+    if (place == NULL) {
+        return -1;
+    }
+    pc_redis_place_free(conn->place);
+    conn->place = place;
+    return 0;
+}
 
 pc_redis *
 pc_redis_new(const pc_redis_config *config, pc_loop *loop, const pc_redis_hooks *hooks,
@@ -551,7 +559,7 @@ pc_redis_new(const pc_redis_config *config, pc_loop *loop, const pc_redis_hooks 
                               .ctx = conn};
     pc_stream_init(&conn->stream, loop, &stream);
     pc_timer_init(&conn->watchdog, watch_answers, conn);
-    if (pc_redis_place_init(&conn->place, config, err) < 0) {
+    if (pc_redis_redirect(conn, config, err) < 0) {
         pc_redis_free(conn);
         return NULL;
     }
@@ -566,7 +574,7 @@ pc_redis_free(pc_redis *conn)
     }
     pc_redis_close(conn);
     pc_stream_fini(&conn->stream);
-    pc_redis_place_fini(&conn->place);
+    pc_redis_place_free(conn->place);
     pc_redis_fifo_fini(&conn->fifo);
     pc_free(conn);
 }
@@ -586,5 +594,5 @@ pc_redis_is_closed(const pc_redis *conn)
 const char *
 pc_redis_where(const pc_redis *conn)
 {
-    return conn->place.where;
+    return conn->place->where;
 }

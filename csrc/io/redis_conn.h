@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* One asynchronous Redis connection on a loop: a FIFO of expected replies over a pc_stream.
- * hiredis writes the commands and reads the replies, nothing else; redis_conn.c is the only
- * file that knows it.
  *
  * A connection is either for commands (each reply goes to the callback of its command) or,
  * when the `message` hook is given, for subscriptions (every reply goes to that hook). It
@@ -37,6 +35,8 @@ pc_redis *pc_redis_new(const pc_redis_config *config, pc_loop *loop, const pc_re
                        pc_err *err);
 void pc_redis_free(pc_redis *conn);
 
+/* The next connection goes elsewhere. Only while closed; when it fails nothing has changed. */
+int pc_redis_redirect(pc_redis *conn, const pc_redis_config *config, pc_err *err);
 /* Starts to connect: up() or down() follows from the loop. Already connecting or up: does
  * nothing. -1: failed at once, down() doesn't follow. */
 int pc_redis_connect(pc_redis *conn, pc_err *err);
@@ -49,12 +49,17 @@ const char *pc_redis_where(const pc_redis *conn);
  * not up; nothing is sent and no callback follows when it fails. */
 int pc_redis_command(pc_redis *conn, size_t argc, const pc_slice *argv, pc_redis_callback *callback,
                      void *ctx, pc_err *err);
+/* The same for a command that is written already (redis_resp.h). */
+int pc_redis_written(pc_redis *conn, pc_slice command, pc_redis_callback *callback, void *ctx,
+                     pc_err *err);
 /* Subscription connections: sends (P)SUBSCRIBE, (P)UNSUBSCRIBE or PING. */
 int pc_redis_subscribe(pc_redis *conn, size_t argc, const pc_slice *argv, pc_err *err);
 /* Inside a callback: the reply being handed out becomes the caller's. */
 pc_reply *pc_redis_take_reply(pc_redis *conn);
 /* Writes now what was sent in this turn. A broken connection shows later, through down(). */
 void pc_redis_flush_now(pc_redis *conn);
+/* Nothing waits for the kernel to take it. */
+bool pc_redis_is_written(const pc_redis *conn);
 /* 0 when it is no error, else -1 with its code and text. */
 int pc_redis_check(const pc_redis *conn, const pc_reply *reply, pc_err *err);
 

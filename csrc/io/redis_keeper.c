@@ -7,6 +7,9 @@
 #define DEFAULT_VISIBILITY 3600.0
 #define LOOK_MAX 10.0     // seconds between two looks for abandoned messages
 #define LEAST_PAUSE 0.05  // seconds
+#define STANDSTILL 1.5    // leases; others wait for two, and one third may have passed before it
+#define STALLS ".solo"
+#define NO_LEASE (-2)
 #define BATCH "1000"      // messages per script call: a few milliseconds of the server
 
 static pc_mono
@@ -64,8 +67,9 @@ send_or_fail(pc_redis_keeper *k, pc_redis_callback *callback)
 
 // ---- giving back what a worker holds ----
 
+/* `spare`: seconds that must have passed since its lease ended; negative: at once. */
 static void
-write_retire(pc_redis_keeper *k, const char *id, bool only_ended)
+write_retire(pc_redis_keeper *k, const char *id, double spare)
 {
     pc_redis_scripts_begin(k->scripts, PC_SCRIPT_RETIRE, 4, &k->args);
     pc_redis_args_add(&k->args, k->names->index);
@@ -74,7 +78,11 @@ write_retire(pc_redis_keeper *k, const char *id, bool only_ended)
     pc_redis_args_add(&k->args, k->names->workers);
     pc_redis_args_str(&k->args, id);
     pc_redis_args_str(&k->args, BATCH);
-    pc_redis_args_str(&k->args, only_ended ? "1" : "0");
+    if (spare < 0) {
+        pc_redis_args_str(&k->args, "");
+    } else {
+        pc_redis_args_printf(&k->args, "%.3f", spare);
+    }
 }
 
 static bool
@@ -101,9 +109,10 @@ on_dead_retired(void *ctx, const pc_reply *reply, const pc_err *why)
         k->ndead = 0;
         return;
     }
-    if (count > 0) {
-        pc_log_write(k->log, PC_WARNING, "%s: %lld messages of a worker that is gone are back",
-                     pc_redis_where(k->conn), (long long)count);
+    if (count > 0 && k->ndead > 0) {
+        pc_log_write(k->log, PC_WARNING, "%s: %lld messages of a worker that %s are back",
+                     pc_redis_where(k->conn), (long long)count,
+                     k->dead[k->ndead - 1].connected ? "hangs or was stopped" : "is gone");
     }
     if (left == 0 && k->ndead > 0) {
         k->ndead--;
@@ -115,7 +124,8 @@ static void
 retire_first(pc_redis_keeper *k)
 {
     if (k->ndead > 0) {
-        write_retire(k, k->dead[k->ndead - 1], true);
+        const pc_redis_suspect *first = &k->dead[k->ndead - 1];
+        write_retire(k, first->id, first->connected ? k->lease : 0);
         send_or_fail(k, on_dead_retired);
     }
 }
@@ -123,24 +133,25 @@ retire_first(pc_redis_keeper *k)
 // ---- who is dead ----
 
 static void
-write_beat(pc_redis_keeper *k, const char *id)
+write_beat(pc_redis_keeper *k, const char *id, bool begin)
 {
     pc_redis_scripts_begin(k->scripts, PC_SCRIPT_BEAT, 1, &k->args);
     pc_redis_args_add(&k->args, k->names->workers);
     pc_redis_args_str(&k->args, id);
     pc_redis_args_printf(&k->args, "%.3f", k->lease);
+    pc_redis_args_str(&k->args, begin ? "1" : "0");
 }
 
 static bool
-is_connected(pc_slice clients, const char *id)
+has_client(pc_slice clients, const char *id, const char *end)
 {
     char name[64];
-    int len = snprintf(name, sizeof name, " name=pyceleryc-%s ", id);
+    int len = snprintf(name, sizeof name, " name=pyceleryc-%s%s ", id, end);
     return memmem(clients.ptr, clients.len, name, (size_t)len) != NULL;
 }
 
-/* Keeps those in `dead` that have no connection. The others are busy: one of us need not ask again
- * for the length of a lease. */
+/* Keeps those in `dead` that are not just busy. One of us need not ask again for those for the length of
+ * a lease. */
 static void
 on_clients(void *ctx, const pc_reply *reply, const pc_err *why)
 {
@@ -159,11 +170,12 @@ on_clients(void *ctx, const pc_reply *reply, const pc_err *why)
     }
     size_t n = 0;
     for (size_t i = 0; i < k->ndead; i++) {
-        if (is_connected(reply->text, k->dead[i])) {
-            write_beat(k, k->dead[i]);
+        if (has_client(reply->text, k->dead[i].id, STALLS)) {
+            write_beat(k, k->dead[i].id, false);
             send_or_fail(k, NULL);
         } else {
-            memmove(k->dead[n++], k->dead[i], sizeof k->dead[0]);
+            k->dead[i].connected = has_client(reply->text, k->dead[i].id, "");
+            k->dead[n++] = k->dead[i];
         }
     }
     k->ndead = k->running ? n : 0;
@@ -179,7 +191,7 @@ ask_for_clients(pc_redis_keeper *k, const pc_reply *reply)
     for (size_t i = 1; i < reply->len && k->ndead < PC_REDIS_DEAD_MAX; i++) {
         pc_slice id = reply->children[i]->text;
         if (id.len == PC_REDIS_ID_LEN && !pc_slice_is(id, k->id)) {
-            snprintf(k->dead[k->ndead++], sizeof k->dead[0], "%.*s", PC_REDIS_ID_LEN, id.ptr);
+            snprintf(k->dead[k->ndead++].id, sizeof k->dead[0].id, "%.*s", PC_REDIS_ID_LEN, id.ptr);
         }
     }
     if (k->ndead > 0) {
@@ -190,14 +202,40 @@ ask_for_clients(pc_redis_keeper *k, const pc_reply *reply)
     }
 }
 
+/* What we hold is not ours any more: the owner forgets it and begins anew. */
+static void
+resign(pc_redis_keeper *k, const char *why)
+{
+    pc_err err = {0};
+    pc_fail(&err, PC_EIO, "%s: %s", pc_redis_where(k->conn), why);
+    k->hooks.failed(k->hooks.ctx, &err);
+}
+
+static void
+turn_began(void *ctx)
+{
+    pc_redis_keeper *k = ctx;
+    pc_mono now = pc_loop_now(k->loop);
+    double stood = (double)(now.ns - k->turned.ns) / (double)PC_NS_PER_SEC;
+    k->turned = now;
+    if (!k->stalls && k->enrolled && stood > STANDSTILL * k->lease) {
+        resign(k, "this worker stood still for longer than its lease");
+    }
+}
+
 static void
 on_beat(void *ctx, const pc_reply *reply, const pc_err *why)
 {
     pc_redis_keeper *k = ctx;
     k->beating = false;
-    if (!is_usable(k, reply, why) || reply->type != PC_REPLY_ARRAY || reply->len == 0) {
+    if (!is_usable(k, reply, why) || k->draining || reply->type != PC_REPLY_ARRAY || reply->len == 0) {
         return;
     }
+    if (reply->children[0]->integer == NO_LEASE) {
+        resign(k, "another worker has given back the messages of this one");
+        return;
+    }
+    k->enrolled = true;
     double next = k->lease / 3;
     double other = (double)reply->children[0]->integer / 1000;
     // looks at the moment when a lease ends, a little later than its owner would renew it
@@ -221,7 +259,7 @@ beat_due(void *ctx, pc_mono now)
     set_timer(k, &k->beat, k->lease / 3);
     if (k->running && !k->beating) {
         k->beating = true;
-        write_beat(k, k->id);
+        write_beat(k, k->id, !k->enrolled);
         send_or_fail(k, on_beat);
     }
 }
@@ -335,7 +373,7 @@ on_own_retired(void *ctx, const pc_reply *reply, const pc_err *why)
         return;
     }
     if (left > 0) {
-        write_retire(k, k->id, false);
+        write_retire(k, k->id, -1);
         send_or_fail(k, on_own_retired);
     } else if (k->draining) {
         k->hooks.drained(k->hooks.ctx);
@@ -357,8 +395,11 @@ pc_redis_keeper_start(pc_redis_keeper *k, pc_redis *conn, const pc_redis_scripts
     k->scripts = scripts;
     k->running = true;
     k->draining = k->beating = k->touching = k->looking = false;
+    k->enrolled = false;
+    k->turned = pc_mono_now();
     k->ndead = 0;
-    write_retire(k, k->id, false);
+    pc_loop_defer_first(k->loop, &k->turn);
+    write_retire(k, k->id, -1);
     return send(k, on_own_retired, err);
 }
 
@@ -369,7 +410,8 @@ pc_redis_keeper_drain(pc_redis_keeper *k, pc_err *err)
     pc_loop_clear_timer(k->loop, &k->beat);
     pc_loop_clear_timer(k->loop, &k->touch);
     pc_loop_clear_timer(k->loop, &k->look);
-    write_retire(k, k->id, false);
+    pc_loop_undefer(k->loop, &k->turn);
+    write_retire(k, k->id, -1);
     return send(k, on_own_retired, err);
 }
 
@@ -377,6 +419,7 @@ void
 pc_redis_keeper_stop(pc_redis_keeper *k)
 {
     k->running = false;
+    pc_loop_undefer(k->loop, &k->turn);
     pc_loop_clear_timer(k->loop, &k->beat);
     pc_loop_clear_timer(k->loop, &k->touch);
     pc_loop_clear_timer(k->loop, &k->look);
@@ -392,7 +435,7 @@ take_id(pc_redis_keeper *k, pc_err *err)
     for (size_t i = 0; i < sizeof bytes; i++) {
         snprintf(k->id + 2 * i, 3, "%02x", bytes[i]);
     }
-    snprintf(k->client, sizeof k->client, "pyceleryc-%s", k->id);
+    snprintf(k->client, sizeof k->client, "pyceleryc-%s%s", k->id, k->stalls ? STALLS : "");
     return 0;
 }
 
@@ -409,6 +452,8 @@ pc_redis_keeper_init(pc_redis_keeper *k, const pc_broker_config *config,
     pc_timer_init(&k->beat, beat_due, k);
     pc_timer_init(&k->touch, touch_due, k);
     pc_timer_init(&k->look, look_due, k);
+    pc_defer_init(&k->turn, turn_began, k);
+    k->stalls = config->stalls;
     return take_id(k, err);
 }
 

@@ -2,12 +2,16 @@
 /* What keeps a worker's messages its own, and brings back those of the dead.
  *
  * DESIGN. All on the loop's thread, over the source's command connection.
- * - A worker is alive as long as its connection is. It has a lease in the set of workers, renewed
- *   three times per `lease` seconds. When one has ended, whoever sees it first asks CLIENT LIST: a
- *   worker whose connection is there is only busy (a task of the solo pool, SIGSTOP) and gets a
- *   new lease; of one that is gone the messages return to where they came from. The kernel closes
- *   the connections of a killed process at once; of a host that lost its power the server finds
- *   out by tcp-keepalive. Where CLIENT LIST is forbidden only the next rule remains.
+ * - A worker has a lease in the set of workers, renewed three times per `lease` seconds. When one has
+ *   ended, whoever sees it first asks CLIENT LIST: of a worker whose connection is gone the messages
+ *   return to where they came from. The kernel closes the connections of a killed process at once; of
+ *   a host that lost its power the server finds out by tcp-keepalive. One that is connected and silent
+ *   for a second lease hangs or was stopped (SIGSTOP), and its messages return, too; unless tasks run in
+ *   its loop (the solo pool, its connection's name says so): then it is only busy, and gets a new lease.
+ *   Where CLIENT LIST is forbidden only the next rule remains.
+ * - A worker that stood still for so long must not go on with what others have by now: it looks at the
+ *   clock before anything else when its loop turns again, and is told when it renews a lease that
+ *   somebody has ended. Either way its connection has failed, and what has not started is forgotten.
  * - Kombu's rule, for Celery's workers: older than visibility_timeout means abandoned. What we hold
  *   is made young again four times in that span, so that the rule never meets it (an ETA beyond
  *   the timeout runs once, also in a mixed fleet). */
@@ -32,9 +36,15 @@ typedef struct pc_redis_keeper_hooks {
     void *ctx;
 } pc_redis_keeper_hooks;
 
+/* A worker whose lease has ended. */
+typedef struct pc_redis_suspect {
+    char id[PC_REDIS_ID_LEN + 1];
+    bool connected;  // has another lease's time
+} pc_redis_suspect;
+
 typedef struct pc_redis_keeper {
     char id[PC_REDIS_ID_LEN + 1];    // random
-    char client[PC_REDIS_ID_LEN + 12];  // what the connection is called: "pyceleryc-<id>"
+    char client[PC_REDIS_ID_LEN + 16];  // what the connection is called: "pyceleryc-<id>", ".solo" if it stalls
     // --
     pc_redis_keeper_hooks hooks;
     const pc_redis_names *names;
@@ -50,11 +60,15 @@ typedef struct pc_redis_keeper {
     bool touching;
     bool looking;
     bool blind;       // CLIENT LIST is forbidden
+    bool stalls;      // our own loop may stand still
+    bool enrolled;    // our lease has begun
+    pc_mono turned;   // when the loop did so last
     size_t ndead;     // workers whose lease has ended
-    char dead[PC_REDIS_DEAD_MAX][PC_REDIS_ID_LEN + 1];
+    pc_redis_suspect dead[PC_REDIS_DEAD_MAX];
     pc_timer beat;
     pc_timer touch;
     pc_timer look;
+    pc_defer turn;
     pc_redis_args args;
 } pc_redis_keeper;
 

@@ -36,6 +36,7 @@ pc_redis_meta_config(const pc_store_config *config)
         .host = config->host,
         .port = config->port,
         .unix_path = config->unix_path,
+        .sentinels = config->sentinels,
         .db = config->db,
         .user = config->user,
         .password = config->password,

@@ -100,6 +100,7 @@ pc_redis_broker_config(const pc_broker_config *config)
         .host = config->host,
         .port = config->port,
         .unix_path = config->unix_path,
+        .sentinels = config->sentinels,
         .db = config->db,
         .user = config->user,
         .password = config->password,
@@ -180,13 +181,20 @@ int
 pc_redis_put_binding(const pc_redis_names *names, const pc_queue *queue, pc_buf *out, pc_err *err)
 {
     const char *type = or_default(queue->exchange_type, "direct");
-    const char *key = strcmp(type, "fanout") == 0 ? "" : or_default(queue->routing_key, "");
+    const char *key = or_default(queue->routing_key, "");
     if (pc_buf_put_str(out, key, err) < 0 || pc_buf_put_slice(out, names->sep, err) < 0
         || (strcmp(type, "topic") == 0 && put_pattern(key, out, err) < 0)
         || pc_buf_put_slice(out, names->sep, err) < 0) {
         return -1;
     }
     return pc_buf_put_str(out, queue->name, err);
+}
+
+bool
+pc_redis_is_fanout(const pc_queue *queue)
+{
+    return queue->exchange != NULL && queue->exchange[0] != '\0'
+           && strcmp(or_default(queue->exchange_type, "direct"), "fanout") == 0;
 }
 
 int

@@ -40,8 +40,11 @@ int pc_redis_put_list(const pc_redis_names *names, pc_slice queue, int step, pc_
 int pc_redis_put_bindings(const pc_redis_names *names, pc_slice exchange, pc_buf *out, pc_err *err);
 int pc_redis_put_binding(const pc_redis_names *names, const pc_queue *queue, pc_buf *out,
                          pc_err *err);
+/* Where messages for a fanout exchange are published. */
 int pc_redis_put_channel(const pc_redis_names *names, pc_slice exchange, pc_slice key, pc_buf *out,
                          pc_err *err);
+
+bool pc_redis_is_fanout(const pc_queue *queue);
 
 /* The part of a broker's configuration that a connection needs; borrows. */
 pc_redis_config pc_redis_broker_config(const pc_broker_config *config);

@@ -28,6 +28,7 @@ free_consumer(pc_redis_consumer *c)
         pc_link_remove(&c->link);
         pc_free(c->queue);
         pc_buf_fini(&c->tail);
+        pc_buf_fini(&c->channel);
         pc_free(c);
     }
 }
@@ -38,8 +39,6 @@ pc_redis_queues_fini(pc_redis_queues *queues)
     while (queues->list.next != NULL && !pc_list_empty(&queues->list)) {
         free_consumer(PC_CONTAINER_OF(queues->list.next, pc_redis_consumer, link));
     }
-    pc_free(queues->asked);
-    queues->asked = NULL;
 }
 
 pc_redis_consumer *
@@ -64,6 +63,25 @@ make_tail(pc_redis_consumer *c, pc_err *err)
     return pc_buf_put_u8(&c->tail, ']', err);
 }
 
+static int
+make_channel(pc_redis_consumer *c, const pc_redis_names *names, pc_err *err)
+{
+    const pc_queue *queue = c->queue;
+    if (!pc_redis_is_fanout(queue)) {
+        return 0;
+    }
+    if (pc_redis_put_channel(names, pc_slice_str(queue->exchange), pc_slice_str(queue->routing_key),
+                             &c->channel, err) < 0) {
+        return -1;
+    }
+    // kombu's way to say "whatever the key is"
+    char *at = pc_buf_ptr(&c->channel);
+    for (size_t i = names->channels.len + strlen(queue->exchange); i < pc_buf_len(&c->channel); i++) {
+        at[i] = at[i] == '#' ? '*' : at[i];
+    }
+    return 0;
+}
+
 static void
 insert(pc_redis_queues *queues, pc_redis_consumer *c)
 {
@@ -78,7 +96,8 @@ insert(pc_redis_queues *queues, pc_redis_consumer *c)
 }
 
 pc_redis_consumer *
-pc_redis_queues_add(pc_redis_queues *queues, const pc_queue *queue, pc_err *err)
+pc_redis_queues_add(pc_redis_queues *queues, const pc_redis_names *names, const pc_queue *queue,
+                    pc_err *err)
 {
     pc_redis_consumer *c = pc_zalloc(sizeof *c);
     if (c == NULL) {
@@ -87,11 +106,14 @@ pc_redis_queues_add(pc_redis_queues *queues, const pc_queue *queue, pc_err *err)
     }
     pc_link_init(&c->link);
     pc_buf_init(&c->tail);
+    pc_buf_init(&c->channel);
     c->queue = pc_amqp_copy_queue(queue, err);
-    if (c->queue == NULL || (!queue->no_ack && make_tail(c, err) < 0)) {
+    if (c->queue == NULL || (!queue->no_ack && make_tail(c, err) < 0)
+        || make_channel(c, names, err) < 0) {
         free_consumer(c);
         return NULL;
     }
+    c->id = ++queues->last_id;
     insert(queues, c);
     return c;
 }
@@ -99,43 +121,52 @@ pc_redis_queues_add(pc_redis_queues *queues, const pc_queue *queue, pc_err *err)
 void
 pc_redis_queues_drop(pc_redis_queues *queues, pc_redis_consumer *consumer)
 {
-    for (size_t i = 0; i < queues->nasked; i++) {
-        if (queues->asked[i] == consumer) {
-            queues->asked[i] = NULL;
-        }
-    }
     free_consumer(consumer);
     queues->len--;
 }
 
 int
-pc_redis_queues_ask(pc_redis_queues *queues, pc_err *err)
+pc_redis_asked_set(pc_redis_asked *asked, const pc_redis_queues *queues, pc_err *err)
 {
-    if (queues->len > queues->cap) {
-        pc_redis_consumer **asked = pc_realloc(queues->asked, queues->len * sizeof(void *));
-        if (asked == NULL) {
+    if (queues->len > asked->cap) {
+        uint32_t *ids = pc_realloc(asked->ids, queues->len * sizeof *ids);
+        if (ids == NULL) {
             return pc_fail_nomem(err);
         }
-        queues->asked = asked;
-        queues->cap = queues->len;
+        asked->ids = ids;
+        asked->cap = queues->len;
     }
-    queues->nasked = 0;
+    asked->len = 0;
     for (pc_link *at = queues->list.next; at != &queues->list; at = at->next) {
-        queues->asked[queues->nasked++] = PC_CONTAINER_OF(at, pc_redis_consumer, link);
+        asked->ids[asked->len++] = PC_CONTAINER_OF(at, pc_redis_consumer, link)->id;
     }
     return 0;
 }
 
-pc_redis_consumer *
-pc_redis_queues_served(pc_redis_queues *queues, int64_t place)
+void
+pc_redis_asked_fini(pc_redis_asked *asked)
 {
-    pc_redis_consumer *c =
-        place < 1 || place > (int64_t)queues->nasked ? NULL : queues->asked[place - 1];
-    if (c != NULL && queues->order == PC_ORDER_ROUND_ROBIN) {
-        pc_link_remove(&c->link);
-        pc_list_put_back(&queues->list, &c->link);
+    pc_free(asked->ids);
+    *asked = (pc_redis_asked){.len = 0};
+}
+
+pc_redis_consumer *
+pc_redis_queues_served(pc_redis_queues *queues, const pc_redis_asked *asked, int64_t place)
+{
+    if (place < 1 || place > (int64_t)asked->len) {
+        return NULL;
     }
-    return c;
+    for (pc_link *at = queues->list.next; at != &queues->list; at = at->next) {
+        pc_redis_consumer *c = PC_CONTAINER_OF(at, pc_redis_consumer, link);
+        if (c->id == asked->ids[place - 1]) {
+            if (queues->order == PC_ORDER_ROUND_ROBIN) {
+                pc_link_remove(&c->link);
+                pc_list_put_back(&queues->list, &c->link);
+            }
+            return c;
+        }
+    }
+    return NULL;
 }
 
 void

@@ -150,12 +150,12 @@ static const char settle[] = REDELIVER RESTORE
     "end\n"
     "return redis.status_reply('OK')\n";
 
-/* KEYS index, unacked, held, workers. ARGV worker, most messages, "1" to spare it when its lease has
- * not ended. Gives back what the worker holds, the oldest to the very front; when nothing is left the
+/* KEYS index, unacked, held, workers. ARGV worker, most messages, how many seconds ago its lease must have
+ * ended, "" for at once. Gives back what the worker holds, the oldest to the very front; when nothing is left the
  * worker is forgotten. Returns {given back, left}. */
 static const char retire[] = NOW REDELIVER RESTORE
     "local lease = redis.call('ZSCORE', KEYS[4], ARGV[1])\n"
-    "if ARGV[3] == '1' and (not lease or tonumber(lease) > now) then return {0, 0} end\n"
+    "if ARGV[3] ~= '' and (not lease or lease + ARGV[3] > now) then return {0, 0} end\n"
     "local tags, numbers = redis.call('HKEYS', held), {}\n"
     "for _, tag in ipairs(tags) do numbers[tag] = tonumber(string.match(tag, '%d+$')) or 0 end\n"
     "table.sort(tags, function(a, b) return numbers[a] > numbers[b] end)\n"
@@ -171,9 +171,11 @@ static const char touch[] = NOW
     "for i = 1, #found[2], 2 do redis.call('ZADD', KEYS[1], 'XX', now, found[2][i]) end\n"
     "return found[1]\n";
 
-/* KEYS workers. ARGV worker, seconds. Renews the lease of a worker. Returns the milliseconds until
- * the next lease of another ends (-1: there is none), then up to 16 workers whose leases have. */
+/* KEYS workers. ARGV worker, seconds, "1" to begin a lease. Renews the lease of a worker, unless it was
+ * ended. Returns the milliseconds until the next lease of another ends (-1: there is none, -2: the
+ * worker has no lease), then up to 16 workers whose leases have. */
 static const char beat[] = NOW
+    "if ARGV[3] ~= '1' and not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return {-2} end\n"
     "redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])\n"
     "local out = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 16)\n"
     "local others = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. string.format('%.6f', now), '+inf',\n"

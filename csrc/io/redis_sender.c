@@ -6,17 +6,18 @@
 
 #define WINDOW_MESSAGES 10000
 #define WINDOW_BYTES ((size_t)64 * 1024 * 1024)
+#define CHUNK ((size_t)64 * 1024)  // of a batch, written at once
 #define POLL_EVERY 64u
 #define POLL_EVERY_FULL 8u             // above half a window
 #define POLL_IDLE (10 * PC_NS_PER_MS)  // after such a pause the connection may be gone
 #define FIRST_BACKOFF (100 * PC_NS_PER_MS)
 #define LAST_BACKOFF (2 * PC_NS_PER_SEC)
 
-/* A thread that waits for one message; on its stack. */
+/* A thread that waits for its messages; on its stack. */
 typedef struct waiter {
-    bool done;
+    size_t open;  // not answered yet
     bool failed;
-    pc_err err;
+    pc_err err;   // the first
 } waiter;
 
 typedef struct item {
@@ -26,47 +27,34 @@ typedef struct item {
     bool sent;
     bool kept;       // in `items`; false with confirm 0: in `fired`
     bool mandatory;
+    uint64_t serial;  // bytes_put behind it
     size_t size;
-    size_t len;
-    pc_slice words[];  // the bytes are behind
+    char command[];  // as it is sent
 } item;
-
-/* On the heap: a thread that gives up leaves it to the answer. */
-typedef struct call {
-    pc_link link;
-    pc_redis_sender *sender;
-    bool done;
-    bool orphan;
-    bool lost;
-    pc_err err;
-    pc_reply *reply;
-} call;
 
 // ---- items ----
 
 static item *
 new_item(pc_redis_sender *s, const pc_redis_args *args, pc_err *err)
 {
-    size_t n = pc_redis_args_len(args);
-    size_t size = pc_buf_len(&args->text);
-    item *it = pc_zalloc(sizeof *it + n * sizeof it->words[0] + size);
+    if (args->failed) {
+        pc_fail(err, args->err.code, "%s", args->err.msg);
+        return NULL;
+    }
+    if (pc_buf_len(&args->text) > PC_REDIS_VALUE_MAX) {  // the server would only hang up
+        pc_fail(err, PC_ELIMIT,
+                "a message of %zu bytes; Redis takes at most 512 MiB: store the data elsewhere and "
+                "send where", pc_buf_len(&args->text));
+        return NULL;
+    }
+    item *it = pc_alloc(sizeof *it + pc_redis_args_room(args));
     if (it == NULL) {
         pc_fail_nomem(err);
         return NULL;
     }
+    *it = (item){.sender = s};
     pc_link_init(&it->link);
-    it->sender = s;
-    it->size = size;
-    it->len = n;
-    char *text = (char *)(it->words + n);
-    memcpy(text, pc_buf_ptr(&args->text), size);
-    size_t start = 0;
-    for (size_t i = 0; i < n; i++) {
-        size_t end;
-        memcpy(&end, pc_buf_ptr(&args->ends) + i * sizeof end, sizeof end);
-        it->words[i] = pc_slice_of(text + start, end - start);
-        start = end;
-    }
+    it->size = pc_redis_args_write(args, it->command);
     return it;
 }
 
@@ -91,12 +79,21 @@ unsend(item *it)
 }
 
 static void
+tell_waiter(waiter *w, const pc_err *why)
+{
+    w->open--;
+    if (why != NULL && !w->failed) {
+        w->failed = true;
+        w->err = *why;
+    }
+}
+
+static void
 refuse(item *it, const pc_err *why)
 {
     pc_redis_sender *s = it->sender;
     if (it->waiter != NULL) {
-        it->waiter->done = it->waiter->failed = true;
-        it->waiter->err = *why;
+        tell_waiter(it->waiter, why);
     } else {
         pc_log_write(s->log, PC_ERROR, "A message was refused and is lost: %s", why->msg);
         s->has_refusal = true;
@@ -115,7 +112,7 @@ confirm(item *it, const pc_reply *reply)
                      pc_redis_where(s->conn), (unsigned long long)s->unrouted);
     }
     if (it->waiter != NULL) {
-        it->waiter->done = true;
+        tell_waiter(it->waiter, NULL);
     }
     s->full = false;
     s->backoff_ns = FIRST_BACKOFF;
@@ -146,29 +143,23 @@ lose(pc_redis_sender *s, const pc_err *why)
     retry_later(s);
 }
 
-static void
-lose_call(call *q, const pc_err *why)
-{
-    pc_link_remove(&q->link);
-    if (q->orphan) {
-        pc_free(q);
-        return;
-    }
-    q->done = q->lost = true;
-    q->err = *why;
-}
-
 /* Closes at once: no answer comes for anything under way. */
 static void
 hang_up(pc_redis_sender *s, const pc_err *why)
 {
     pc_redis_close(s->conn);
-    while (!pc_list_empty(&s->calls)) {
-        lose_call(PC_CONTAINER_OF(s->calls.next, call, link), why);
-    }
+    pc_redis_calls_lose(&s->calls, why);
     while (!pc_list_empty(&s->fired)) {
         refuse(PC_CONTAINER_OF(s->fired.next, item, link), why);
     }
+}
+
+void
+pc_redis_sender_give_up(pc_redis_sender *s, const pc_err *why)
+{
+    pc_err copy = *why;
+    hang_up(s, &copy);
+    lose(s, &copy);
 }
 
 /* A server that cannot serve now (LOADING, READONLY) may be another one behind the same address
@@ -195,15 +186,14 @@ on_answer(void *ctx, const pc_reply *reply, const pc_err *why)
         s->why_down = err;
         retry_later(s);
     } else {
-        hang_up(s, &err);
-        lose(s, &err);
+        pc_redis_sender_give_up(s, &err);
     }
 }
 
 static int
 send_item(item *it, pc_err *err)
 {
-    if (pc_redis_command(it->sender->conn, it->len, it->words, on_answer, it, err) < 0) {
+    if (pc_redis_written(it->sender->conn, pc_slice_of(it->command, it->size), on_answer, it, err) < 0) {
         return -1;
     }
     it->sender->unsent -= !it->sent && it->kept;
@@ -286,7 +276,8 @@ has_room(void *ctx)
     const condition *c = ctx;
     const pc_redis_sender *s = c->s;
     bool fits = s->open == 0 || (s->open < s->window && s->open_bytes + c->bytes <= WINDOW_BYTES);
-    return (pc_redis_is_up(s->conn) && fits && !s->full) || is_denied(c);
+    bool full = s->full && s->open > 0;  // else there is nothing that would find out
+    return (pc_redis_is_up(s->conn) && fits && !full) || is_denied(c);
 }
 
 static int
@@ -299,7 +290,7 @@ is_flushed(void *ctx)
 static int
 is_done(void *ctx)
 {
-    return ((const waiter *)ctx)->done;
+    return ((const waiter *)ctx)->open == 0;
 }
 
 static int
@@ -308,8 +299,7 @@ explain(const pc_redis_sender *s, pc_err *err)
     if (!pc_redis_is_up(s->conn)) {
         return s->why_down.code != PC_OK
                    ? pc_fail(err, PC_EIO, "no connection in time: %s", s->why_down.msg)
-                   : pc_fail(err, PC_ETIMEOUT, "%s: no connection in time",
-                             pc_redis_where(s->conn));
+                   : pc_fail(err, PC_ETIMEOUT, "%s: no connection in time", pc_redis_where(s->conn));
     }
     if (s->full) {
         return pc_fail(err, PC_EFULL, "the server takes no messages now: %s", s->why_down.msg);
@@ -334,12 +324,15 @@ pc_redis_sender_refresh(pc_redis_sender *s, pc_err *err)
 {
     pc_mono now = pc_mono_now();
     unsigned every = s->open > s->window / 2 ? POLL_EVERY_FULL : POLL_EVERY;
-    if (++s->unpolled < every && now.ns - s->polled.ns <= POLL_IDLE) {
+    bool idle = now.ns - s->polled.ns > POLL_IDLE;
+    if (!idle && ++s->unpolled < every) {
         return 0;
     }
     s->unpolled = 0;
     s->polled = now;
-    return pc_pump_poll(s->pump, err);
+    int rc = pc_pump_poll(s->pump, err);
+    // The last words of a connection hide its end from the first look.
+    return idle && rc == 0 ? pc_pump_poll(s->pump, err) : rc;
 }
 
 int
@@ -354,28 +347,50 @@ pc_redis_sender_connect(pc_redis_sender *s, pc_mono deadline, pc_err *err)
 
 // ---- messages ----
 
+/* Takes back what was not sent, and lets nobody wait for the rest any more. Returns how many were taken
+ * back. */
+static size_t
+take_back(pc_redis_sender *s, const waiter *w)
+{
+    size_t n = 0;
+    for (pc_link *at = s->items.next, *next; at != &s->items; at = next) {
+        item *it = PC_CONTAINER_OF(at, item, link);
+        next = at->next;
+        if (it->waiter != w) {
+            continue;
+        }
+        it->waiter = NULL;
+        it->mandatory = false;
+        if (!it->sent) {
+            drop_item(it);
+            n++;
+        }
+    }
+    return n;
+}
+
 static int
-wait_for_answer(pc_redis_sender *s, item *it, waiter *w, pc_mono deadline, pc_err *err)
+wait_for_answers(pc_redis_sender *s, waiter *w, size_t *taken, pc_mono deadline, pc_err *err)
 {
     pc_err why = {0};
     if (pc_pump_wait(s->pump, is_done, w, deadline, NULL, &why) == 0) {
         return w->failed ? pc_fail(err, w->err.code, "%s", w->err.msg) : 0;
     }
-    it->waiter = NULL;
-    if (!it->sent) {  // it will not be
-        drop_item(it);
+    size_t back = take_back(s, w);
+    *taken -= back;
+    if (back > 0) {
         return explain(s, err);
     }
-    it->mandatory = false;
     return pc_fail(err, PC_ETIMEOUT,
-                   "%s: the message was sent but not confirmed in time; it may arrive nevertheless",
-                   pc_redis_where(s->conn));
+                   "%s: the message was sent but not confirmed in time; it may arrive nevertheless", pc_redis_where(s->conn));
 }
 
 static int
 keep_or_fire(pc_redis_sender *s, item *it, pc_err *err)
 {
     it->kept = s->confirm != 0;
+    s->bytes_put += it->size;
+    it->serial = s->bytes_put;
     pc_list_put_back(it->kept ? &s->items : &s->fired, &it->link);
     if (it->kept) {
         s->open++;
@@ -386,20 +401,12 @@ keep_or_fire(pc_redis_sender *s, item *it, pc_err *err)
         drop_item(it);
         return -1;
     }
-    pc_redis_flush_now(s->conn);
     return 0;
 }
 
-int
-pc_redis_sender_put(pc_redis_sender *s, pc_redis_args *args, bool mandatory, pc_mono deadline,
-                    pc_err *err)
+static int
+put(pc_redis_sender *s, const pc_redis_args *args, bool mandatory, waiter *w, pc_mono deadline, pc_err *err)
 {
-    if (args->failed) {
-        return pc_fail(err, args->err.code, "%s", args->err.msg);
-    }
-    if (pc_redis_sender_refresh(s, err) < 0) {
-        return -1;
-    }
     item *it = new_item(s, args, err);
     if (it == NULL) {
         return -1;
@@ -409,13 +416,117 @@ pc_redis_sender_put(pc_redis_sender *s, pc_redis_args *args, bool mandatory, pc_
         pc_free(it);
         return -1;
     }
-    waiter w = {.done = false};
     it->mandatory = mandatory;
-    it->waiter = s->confirm == 2 ? &w : NULL;
-    if (keep_or_fire(s, it, err) < 0) {
+    it->waiter = w;
+    return keep_or_fire(s, it, err);
+}
+
+static int
+is_written_or_down(void *ctx)
+{
+    const condition *c = ctx;
+    return c->s->downs != c->downs || pc_redis_is_written(c->s->conn);
+}
+
+/* Nobody may be inside a call for long after this one: what the kernel did not take would lie here. A
+ * connection that takes nothing until the deadline keeps its messages, for the next one. */
+static void
+write_out(pc_redis_sender *s, pc_mono deadline)
+{
+    condition c = {.s = s, .downs = s->downs};
+    pc_redis_flush_now(s->conn);
+    if (!is_written_or_down(&c)) {
+        (void)pc_pump_wait(s->pump, is_written_or_down, &c, deadline, NULL, NULL);
+    }
+}
+
+static int
+is_sent(void *ctx)
+{
+    const condition *c = ctx;
+    return (pc_redis_is_up(c->s->conn) && c->s->unsent == 0 && pc_redis_is_written(c->s->conn)) || is_denied(c);
+}
+
+static void
+drop_unsent(pc_redis_sender *s, uint64_t serial)
+{
+    for (pc_link *at = s->items.prev; at != &s->items; at = at->prev) {
+        item *it = PC_CONTAINER_OF(at, item, link);
+        if (it->serial == serial && !it->sent) {
+            drop_item(it);
+            return;
+        }
+    }
+}
+
+/* The connection was dead already. The message is kept, but nobody turns the loop between two calls, and the
+ * next may be far: it is sent again before this one ends. */
+static int
+send_again(pc_redis_sender *s, uint64_t last, pc_mono deadline, pc_err *err)
+{
+    condition c = {.s = s, .downs = s->downs};
+    int rc = wait_for(s, is_sent, &c, deadline, err);
+    if (rc < 0) {
+        drop_unsent(s, last);
+    }
+    return rc;
+}
+
+int
+pc_redis_sender_put(pc_redis_sender *s, const pc_redis_args *args, bool mandatory, pc_mono deadline,
+                    pc_err *err)
+{
+    waiter w = {.open = 1};
+    size_t taken = 1;
+    if (pc_redis_sender_refresh(s, err) < 0 || put(s, args, mandatory, s->confirm == 2 ? &w : NULL, deadline, err) < 0) {
         return -1;
     }
-    return s->confirm == 2 ? wait_for_answer(s, it, &w, deadline, err) : 0;
+    uint64_t last = s->bytes_put;  // an address may be another message's when the wait is over
+    write_out(s, deadline);
+    if (s->confirm == 2) {
+        return wait_for_answers(s, &w, &taken, deadline, err);
+    }
+    return s->confirm == 1 && !pc_redis_is_up(s->conn) ? send_again(s, last, deadline, err) : 0;
+}
+
+/* Until a chunk is full; at least one. Room for one that has to wait is made by sending what is here. */
+static int
+put_chunk(pc_redis_sender *s, const pc_redis_many *many, size_t *at, waiter *w, pc_mono deadline,
+          pc_err *err)
+{
+    size_t before = s->bytes_put;
+    while (*at < many->n && s->bytes_put - before < CHUNK) {
+        bool mandatory = false;
+        const pc_redis_args *args = many->command(many->ctx, *at, &mandatory);
+        if (put(s, args, mandatory, w, deadline, err) < 0) {
+            return -1;
+        }
+        ++*at;
+    }
+    return 0;
+}
+
+int
+pc_redis_sender_put_many(pc_redis_sender *s, const pc_redis_many *many, size_t *done,
+                         pc_mono deadline, pc_err *err)
+{
+    waiter w = {.open = many->n};
+    bool waits = s->confirm == 2;
+    int rc = 0;
+    *done = 0;
+    while (rc == 0 && *done < many->n) {
+        rc = pc_pump_poll(s->pump, err);
+        rc = rc < 0 ? rc : put_chunk(s, many, done, waits ? &w : NULL, deadline, err);
+        write_out(s, deadline);
+    }
+    if (!waits) {
+        return rc;
+    }
+    if (rc < 0) {
+        *done -= take_back(s, &w);
+        return rc;
+    }
+    return wait_for_answers(s, &w, done, deadline, err);
 }
 
 int
@@ -430,84 +541,6 @@ pc_redis_sender_flush(pc_redis_sender *s, pc_mono deadline, pc_err *err)
         return pc_fail(err, s->refusal.code, "a message was refused: %s", s->refusal.msg);
     }
     return 0;
-}
-
-// ---- questions ----
-
-static void
-on_call_answer(void *ctx, const pc_reply *reply, const pc_err *why)
-{
-    call *q = ctx;
-    if (why != NULL) {
-        lose_call(q, why);
-        return;
-    }
-    pc_link_remove(&q->link);
-    if (q->orphan) {
-        pc_free(q);
-        return;
-    }
-    q->done = true;
-    if (pc_redis_check(q->sender->conn, reply, &q->err) == 0) {
-        q->reply = pc_redis_take_reply(q->sender->conn);
-    }
-}
-
-static int
-is_answered(void *ctx)
-{
-    return ((const call *)ctx)->done;
-}
-
-/* Frees the call, or leaves it behind. */
-static int
-finish_call(call *q, pc_reply **reply, bool *lost, pc_mono deadline, pc_err *err)
-{
-    pc_err why = {0};
-    if (pc_pump_wait(q->sender->pump, is_answered, q, deadline, NULL, &why) < 0) {
-        q->orphan = true;
-        return pc_fail(err, why.code, "%s: no answer: %s", pc_redis_where(q->sender->conn),
-                       why.msg);
-    }
-    *lost = q->lost;
-    *reply = q->reply;
-    int rc = q->reply != NULL ? 0 : pc_fail(err, q->err.code, "%s", q->err.msg);
-    pc_free(q);
-    return rc;
-}
-
-static int
-ask_once(pc_redis_sender *s, pc_redis_args *args, pc_reply **reply, bool *lost, pc_mono deadline,
-         pc_err *err)
-{
-    if (pc_redis_sender_connect(s, deadline, err) < 0) {
-        return -1;
-    }
-    call *q = pc_zalloc(sizeof *q);
-    if (q == NULL) {
-        return pc_fail_nomem(err);
-    }
-    q->sender = s;
-    pc_link_init(&q->link);
-    if (pc_redis_args_send(args, s->conn, on_call_answer, q, err) < 0) {
-        pc_free(q);
-        return -1;
-    }
-    pc_list_put_back(&s->calls, &q->link);
-    return finish_call(q, reply, lost, deadline, err);
-}
-
-int
-pc_redis_sender_ask(pc_redis_sender *s, pc_redis_args *args, bool again, pc_reply **reply,
-                    pc_mono deadline, pc_err *err)
-{
-    bool lost = false;
-    int rc = 0;
-    do {
-        lost = false;
-        rc = ask_once(s, args, reply, &lost, deadline, err);
-    } while (rc < 0 && lost && again && pc_mono_now().ns < deadline.ns);
-    return rc;
 }
 
 // ---- life ----
@@ -527,6 +560,7 @@ pc_redis_sender_init(pc_redis_sender *s, const pc_broker_config *config, void (*
     if (s->pump == NULL) {
         return -1;
     }
+    pc_pump_ask(s->pump, config->interrupted);
     pc_redis_config redis = pc_redis_broker_config(config);
     pc_redis_hooks hooks = {.up = on_up, .down = on_down, .ctx = s};
     s->conn = pc_redis_new(&redis, pc_pump_loop(s->pump), &hooks, err);

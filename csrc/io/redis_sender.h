@@ -22,6 +22,7 @@ typedef struct pc_redis_sender {
     size_t window;    // most unanswered messages
     size_t open;      // unanswered
     size_t open_bytes;
+    size_t bytes_put;  // so far
     uint64_t unrouted;  // mandatory messages that no queue took
     void (*down)(void *ctx);
     void *ctx;
@@ -53,12 +54,28 @@ int pc_redis_sender_refresh(pc_redis_sender *sender, pc_err *err);
 int pc_redis_sender_connect(pc_redis_sender *sender, pc_mono deadline, pc_err *err);
 /* The words are one command that sends a message; as publish() in broker.h. `mandatory`: an answer of 0
  * is worth a warning. */
-int pc_redis_sender_put(pc_redis_sender *sender, pc_redis_args *args, bool mandatory,
+int pc_redis_sender_put(pc_redis_sender *sender, const pc_redis_args *args, bool mandatory,
                         pc_mono deadline, pc_err *err);
+
+/* Many of them: command() makes number `i`, which is used until it makes the next. */
+typedef struct pc_redis_many {
+    size_t n;
+    const pc_redis_args *(*command)(void *ctx, size_t i, bool *mandatory);
+    void *ctx;
+} pc_redis_many;
+
+/* As publish_many() in broker.h. */
+int pc_redis_sender_put_many(pc_redis_sender *sender, const pc_redis_many *many, size_t *done,
+                             pc_mono deadline, pc_err *err);
 int pc_redis_sender_flush(pc_redis_sender *sender, pc_mono deadline, pc_err *err);
-/* A question; the answer is the caller's. Asked again when the connection is lost, if `again`. */
+/* A question; the answer is the caller's. Asked again until the deadline when the connection is lost or the server
+ * can't now (memory, READONLY), if `again`. */
 int pc_redis_sender_ask(pc_redis_sender *sender, pc_redis_args *args, bool again, pc_reply **reply,
                         pc_mono deadline, pc_err *err);
+/* The server is of no use as it is: closes; the next connection is made after a pause. */
+void pc_redis_sender_give_up(pc_redis_sender *sender, const pc_err *why);
+/* For redis_sender.c, which closes the connection: no answer comes for the questions under way. */
+void pc_redis_calls_lose(pc_link *calls, const pc_err *why);
 void pc_redis_sender_close(pc_redis_sender *sender);
 
 #endif

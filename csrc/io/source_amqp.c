@@ -9,38 +9,16 @@
 #include "io/amqp_conn.h"
 #include "io/amqp_copy.h"
 #include "io/amqp_declare.h"
+#include "io/amqp_park.h"
+#include "io/amqp_source.h"
 #include "io/broker.h"
-#include "wire/table.h"
 
 #define EPOCH_SHIFT 48
 #define TAG_MASK ((UINT64_C(1) << EPOCH_SHIFT) - 1)
 #define QOS_MAX 65535u
 
-typedef struct consumer {
-    pc_link link;
-    pc_queue *queue;
-    char tag[24];
-    size_t tag_len;
-    bool per_consumer_qos;  // a kind of queue that refuses global prefetch
-    bool leaving;           // cancelled by us, cancel-ok awaited
-} consumer;
-
-typedef struct source {
-    pc_source base;
-    pc_loop *loop;
-    pc_amqp_conn conn;
-    pc_amqp_acks acks;
-    pc_link consumers;
-    unsigned serial;  // for consumer tags
-    uint64_t epoch;   // of the tags, 16 bits
-    unsigned prefetch;
-    bool prefetch_changed;
-    bool no_global_qos;  // the server refused it once
-    bool paused;
-    bool is_up;
-    unsigned awaited;  // replies until up()
-    pc_defer flush;
-} source;
+typedef pc_amqp_consumer consumer;
+typedef pc_amqp_source source;
 
 static source *
 of(pc_source *base)
@@ -49,63 +27,6 @@ of(pc_source *base)
 }
 
 /* ---- consumers ---- */
-
-typedef struct kind_finder {
-    pc_slice key;
-    int depth;
-    bool found;
-} kind_finder;
-
-static int
-kind_enter(void *ctx)
-{
-    ((kind_finder *)ctx)->depth++;
-    return 0;
-}
-
-static int
-kind_leave(void *ctx)
-{
-    ((kind_finder *)ctx)->depth--;
-    return 0;
-}
-
-static int
-kind_key(void *ctx, pc_slice name)
-{
-    ((kind_finder *)ctx)->key = name;
-    return 0;
-}
-
-static int
-kind_text(void *ctx, pc_slice text)
-{
-    kind_finder *find = ctx;
-    if (find->depth == 1 && pc_slice_is(find->key, "x-queue-type")) {
-        find->found = pc_slice_is(text, "quorum") || pc_slice_is(text, "stream");
-    }
-    return 0;
-}
-
-/* Quorum queues and streams refuse consumers on a channel with global prefetch. */
-static int
-refuses_global_qos(const pc_queue *queue, bool *refuses, pc_err *err)
-{
-    static const pc_visit visit = {
-        .string = kind_text,
-        .key = kind_key,
-        .map_start = kind_enter,
-        .map_end = kind_leave,
-        .array_start = kind_enter,
-        .array_end = kind_leave,
-    };
-    kind_finder find = {0};
-    if (pc_table_visit(queue->queue_arguments, &visit, &find, err) < 0) {
-        return -1;
-    }
-    *refuses = find.found;
-    return 0;
-}
 
 static void
 free_consumer(consumer *c)
@@ -127,11 +48,12 @@ new_consumer(source *src, const pc_queue *queue, pc_err *err)
     }
     pc_link_init(&c->link);
     c->queue = pc_amqp_copy_queue(queue, err);
-    if (c->queue == NULL || refuses_global_qos(queue, &c->per_consumer_qos, err) < 0) {
+    if (c->queue == NULL || pc_amqp_refuses_global_qos(queue, &c->per_consumer_qos, err) < 0) {
         free_consumer(c);
         return NULL;
     }
     c->tag_len = (size_t)snprintf(c->tag, sizeof c->tag, "pc%u", ++src->serial);
+    c->number = src->serial;
     return c;
 }
 
@@ -180,7 +102,9 @@ lose(source *src, const pc_err *why)
     free_leaving(src);
     src->is_up = false;
     src->awaited = 0;
+    src->looked = 0;
     pc_loop_undefer(src->loop, &src->flush);
+    pc_amqp_park_void(&src->park, why);
     src->base.hooks.down(src->base.hooks.ctx, why);
 }
 
@@ -320,7 +244,9 @@ on_message(void *ctx, const pc_message *message, pc_slice consumer_tag)
     }
     pc_message lent = *message;
     lent.tag |= src->epoch << EPOCH_SHIFT;
+    src->delivering = c;
     src->base.hooks.message(src->base.hooks.ctx, &lent);
+    src->delivering = NULL;
 }
 
 static void
@@ -373,9 +299,32 @@ settle(pc_source *base, uint64_t tag, pc_settle how, pc_err *err)
     return 0;
 }
 
+static void
+settle_parked(void *ctx, uint64_t tag, pc_settle how)
+{
+    source *src = ctx;
+    pc_err err = {0};
+    if (settle(&src->base, tag, how, &err) < 0) {
+        pc_log_write(src->base.log, PC_ERROR, "cannot settle a parked message: %s", err.msg);
+    }
+}
+
+static int
+park(pc_source *base, const pc_message *message, int64_t delay_ns, pc_err *err)
+{
+    source *src = of(base);
+    return pc_amqp_park_put(&src->park, message, src->delivering->queue, delay_ns, err);
+}
+
 /* ---- for the owner ---- */
 
 static void destroy(pc_source *base);
+
+static void
+init_park(source *src)
+{
+    pc_amqp_park_init(&src->park, src->conn.loop, src->conn.config, settle_parked, src, src->base.log);
+}
 
 static pc_source *
 create(const pc_broker_config *config, pc_loop *loop, const pc_source_hooks *hooks,
@@ -403,13 +352,44 @@ create(const pc_broker_config *config, pc_loop *loop, const pc_source_hooks *hoo
         destroy(&src->base);
         return NULL;
     }
+    init_park(src);
     return &src->base;
+}
+
+/* Not at once: the connection that is lost may be telling so just now. */
+static int
+redirect(pc_source *base, const pc_broker_config *config, pc_err *err)
+{
+    source *src = of(base);
+    pc_broker_config *copy = pc_amqp_copy_config(config, err);
+    if (copy == NULL) {
+        return -1;
+    }
+    pc_free(src->next);
+    src->next = copy;
+    return 0;
+}
+
+static int
+move(source *src, pc_err *err)
+{
+    if (src->next == NULL) {
+        return 0;
+    }
+    pc_amqp_park_fini(&src->park);
+    int rc = pc_amqp_conn_redirect(&src->conn, src->next, err);
+    init_park(src);
+    if (rc == 0) {
+        pc_free(src->next);
+        src->next = NULL;
+    }
+    return rc;
 }
 
 static int
 connect_source(pc_source *base, pc_err *err)
 {
-    return pc_amqp_conn_open(&of(base)->conn, err);
+    return move(of(base), err) < 0 ? -1 : pc_amqp_conn_open(&of(base)->conn, err);
 }
 
 static int
@@ -503,10 +483,27 @@ pause_source(pc_source *base, pc_err *err)
     return 0;
 }
 
+/* Copies that the broker has not confirmed are waited for, lest both copy and original remain. */
+static int
+finish_parking(source *src, pc_mono deadline, pc_err *err)
+{
+    while (pc_amqp_park_busy(&src->park) && pc_amqp_conn_is_ready(&src->conn) &&
+           pc_mono_now().ns < deadline.ns) {
+        if (pc_loop_step(src->loop, deadline, err) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static int
 close_source(pc_source *base, pc_mono deadline, pc_err *err)
 {
     source *src = of(base);
+    if (finish_parking(src, deadline, err) < 0) {
+        pc_amqp_conn_drop(&src->conn);
+        return -1;
+    }
     pc_loop_undefer(src->loop, &src->flush);
     if (pc_amqp_conn_is_ready(&src->conn) && write_pending(src, err) < 0) {
         pc_amqp_conn_drop(&src->conn);
@@ -532,6 +529,7 @@ static void
 abandon(pc_source *base)
 {
     pc_amqp_conn_abandon(&of(base)->conn);
+    pc_amqp_park_abandon(&of(base)->park);
 }
 
 static void
@@ -545,6 +543,8 @@ destroy(pc_source *base)
     while (!pc_list_empty(&src->consumers)) {
         free_consumer(PC_CONTAINER_OF(src->consumers.next, consumer, link));
     }
+    pc_free(src->next);
+    pc_amqp_park_fini(&src->park);
     pc_amqp_conn_fini(&src->conn);
     pc_amqp_acks_fini(&src->acks);
     pc_free(src);
@@ -553,11 +553,14 @@ destroy(pc_source *base)
 const pc_source_ops pc_source_amqp = {
     .scheme = "amqp",
     .create = create,
+    .redirect = redirect,
     .connect = connect_source,
     .add_queue = add_queue,
     .drop_queue = drop_queue,
     .prefetch = prefetch,
     .settle = settle,
+    .park = park,
+    .look = pc_amqp_source_look,
     .pause = pause_source,
     .close = close_source,
     .abandon = abandon,

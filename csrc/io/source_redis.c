@@ -2,8 +2,9 @@
 /* Consuming from Redis, beside kombu.
  *
  * DESIGN. All on the loop's thread. A turn ends with flush(): what was settled, then a claim for as
- * many messages as there is room, leave in one write. One claim is under way at a time; those that
- * arrive while it is, gather for the next. A claim that found less than it asked for is followed by
+ * many messages as there is room, leave in one write. While a claim is under way room gathers for the
+ * next, up to a quarter of the prefetch: so claims are large, and a distant server does not limit the
+ * worker to one of them per round trip. A claim that found less than it asked for is followed by
  * a look at the lists (EXISTS, which arms the bell): if they are empty nothing is sent until the bell
  * rings, something goes back, or a second has passed. What is under way is in redis_settle.h (kept
  * over reconnects) and in `unacked` (given back when the connection is up again, or by redis_keeper.h
@@ -39,13 +40,14 @@ disconnect(source *src)
 {
     pc_redis_close(src->conn);
     pc_redis_bell_close(&src->bell);
+    pc_redis_fanout_close(&src->fanout);
     pc_redis_keeper_stop(&src->keeper);
     pc_redis_scripts_reset(&src->scripts);
     pc_redis_settler_rewind(&src->settler);
     pc_loop_undefer(src->loop, &src->flush);
     pc_loop_clear_timer(src->loop, &src->tick);
-    src->is_up = src->claiming = src->looking = src->tracking = false;
-    src->held = 0;
+    src->is_up = src->looking = src->tracking = false;
+    src->held = src->nclaims = src->wanted = 0;
     src->epoch = src->epoch % 0xFFFF + 1;
 }
 
@@ -121,14 +123,14 @@ on_answered(void *ctx, const pc_err *why)
 // ---- the connection ----
 
 static int
-write_binding(source *src, const pc_queue *queue, pc_err *err)
+write_binding(source *src, const char *command, const pc_queue *queue, pc_err *err)
 {
     pc_redis_args *args = &src->args;
     if (queue->exchange == NULL || queue->exchange[0] == '\0' || queue->no_declare) {
         return 0;
     }
     pc_redis_args_reset(args);
-    pc_redis_args_str(args, "SADD");
+    pc_redis_args_str(args, command);
     pc_redis_args_end(args, pc_redis_put_bindings(&src->names, pc_slice_str(queue->exchange),
                                                   &args->text, &args->err));
     pc_redis_args_end(args, pc_redis_put_binding(&src->names, queue, &args->text, &args->err));
@@ -140,7 +142,7 @@ begin(source *src, pc_err *err)
 {
     for (pc_link *at = src->queues.list.next; at != &src->queues.list; at = at->next) {
         const pc_redis_consumer *c = PC_CONTAINER_OF(at, pc_redis_consumer, link);
-        if (write_binding(src, c->queue, err) < 0) {
+        if (write_binding(src, "SADD", c->queue, err) < 0) {
             return -1;
         }
     }
@@ -175,9 +177,8 @@ on_up(void *ctx)
 }
 
 static void
-on_keeper_ready(void *ctx)
+go_up(source *src)
 {
-    source *src = ctx;
     src->is_up = true;
     src->dry = src->lean = src->rung = false;
     src->no_bell = false;
@@ -187,6 +188,41 @@ on_keeper_ready(void *ctx)
     if (src->is_up) {
         src->base.hooks.up(src->base.hooks.ctx);
     }
+}
+
+static void
+on_keeper_ready(void *ctx)
+{
+    source *src = ctx;
+    pc_err err = {0};
+    if (!pc_redis_fanout_is_wanted(&src->fanout)) {
+        go_up(src);
+    } else if (pc_redis_fanout_connect(&src->fanout, &err) < 0) {
+        pc_redis_source_fail(src, &err);
+    }
+}
+
+static void
+on_fanout_ready(void *ctx)
+{
+    source *src = ctx;
+    if (!src->is_up) {
+        go_up(src);
+    }
+}
+
+/* At the start that is a failure like others. Later the queues go on, and the next tick tries again. */
+static void
+on_fanout_gone(void *ctx, const pc_err *why)
+{
+    source *src = ctx;
+    pc_err err = {0};
+    if (!src->is_up) {
+        pc_redis_source_fail(src, why);
+        return;
+    }
+    pc_fail(&err, why->code, "not listening to fanout exchanges now: %s", why->msg);
+    pc_redis_source_complain(src, &err);
 }
 
 static void
@@ -215,6 +251,23 @@ connect_source(pc_source *base, pc_err *err)
     return pc_redis_connect(of(base)->conn, err);
 }
 
+/* The messages held at the server before are given back there: when their lease ends, or when we return. */
+static int
+redirect(pc_source *base, const pc_broker_config *config, pc_err *err)
+{
+    source *src = of(base);
+    pc_redis_config redis = pc_redis_broker_config(config);
+    if (!pc_redis_is_closed(src->conn)) {
+        return pc_fail(err, PC_ESTATE, "still connected");
+    }
+    if (pc_redis_redirect(src->bell.conn, &redis, err) < 0
+        || pc_redis_redirect(src->fanout.conn, &redis, err) < 0) {
+        return -1;
+    }
+    redis.client_name = src->keeper.client;
+    return pc_redis_redirect(src->conn, &redis, err);
+}
+
 static int
 add_queue(pc_source *base, const pc_queue *queue, pc_err *err)
 {
@@ -222,17 +275,48 @@ add_queue(pc_source *base, const pc_queue *queue, pc_err *err)
     if (pc_redis_queues_find(&src->queues, queue->name) != NULL) {
         return 0;
     }
-    pc_redis_consumer *c = pc_redis_queues_add(&src->queues, queue, err);
+    pc_redis_consumer *c = pc_redis_queues_add(&src->queues, &src->names, queue, err);
     if (c == NULL) {
         return -1;
     }
-    if (src->is_up && write_binding(src, c->queue, err) < 0) {
+    if (src->is_up && (write_binding(src, "SADD", c->queue, err) < 0
+                       || pc_redis_fanout_add(&src->fanout, c, err) < 0)) {
         pc_redis_queues_drop(&src->queues, c);
         return -1;
     }
     src->dry = src->lean = false;
     pc_redis_source_run_soon(src);
     return 0;
+}
+
+/* A queue of one consumer (kombu's Broadcast makes such) goes with it. */
+static int
+forget_temporary(source *src, const pc_redis_consumer *c, pc_err *err)
+{
+    if (pc_buf_len(&c->channel) == 0 || !c->queue->auto_delete) {
+        return 0;
+    }
+    if (write_binding(src, "SREM", c->queue, err) < 0) {
+        return -1;
+    }
+    pc_redis_args_reset(&src->args);
+    pc_redis_args_str(&src->args, "DEL");
+    for (size_t i = 0; i < src->names.nsteps; i++) {
+        pc_redis_args_end(&src->args,
+                          pc_redis_put_list(&src->names, pc_slice_str(c->queue->name),
+                                            src->names.steps[i], &src->args.text, &src->args.err));
+    }
+    return pc_redis_args_send(&src->args, src->conn, NULL, NULL, err);
+}
+
+static int
+forget_all_temporary(source *src, pc_err *err)
+{
+    int rc = 0;
+    for (pc_link *at = src->queues.list.next; rc == 0 && at != &src->queues.list; at = at->next) {
+        rc = forget_temporary(src, PC_CONTAINER_OF(at, pc_redis_consumer, link), err);
+    }
+    return rc;
 }
 
 static int
@@ -243,8 +327,10 @@ drop_queue(pc_source *base, const char *name, pc_err *err)
     if (c == NULL) {
         return pc_fail(err, PC_ENOTFOUND, "queue %s is not being consumed", name);
     }
+    pc_redis_fanout_drop(&src->fanout, c);
+    int rc = src->is_up ? forget_temporary(src, c, err) : 0;
     pc_redis_queues_drop(&src->queues, c);
-    return 0;
+    return rc;
 }
 
 static int
@@ -291,7 +377,7 @@ pause_source(pc_source *base, pc_err *err)
 static bool
 is_quiet(const source *src)
 {
-    return !src->claiming && src->settler.len == 0;
+    return src->nclaims == 0 && src->settler.len == 0;
 }
 
 /* The keeper gives back whatever is held, also what a claim brought too late. */
@@ -302,7 +388,7 @@ say_goodbye(source *src, pc_mono deadline, pc_err *err)
     while (src->is_up && !src->drained) {
         if (!draining && is_quiet(src)) {
             draining = true;
-            if (pc_redis_keeper_drain(&src->keeper, err) < 0) {
+            if (forget_all_temporary(src, err) < 0 || pc_redis_keeper_drain(&src->keeper, err) < 0) {
                 return -1;
             }
         }
@@ -341,6 +427,7 @@ abandon(pc_source *base)
     source *src = of(base);
     pc_redis_abandon(src->conn);
     pc_redis_bell_abandon(&src->bell);
+    pc_redis_fanout_abandon(&src->fanout);
     pc_redis_keeper_stop(&src->keeper);
     src->is_up = false;
 }
@@ -357,8 +444,12 @@ destroy(pc_source *base)
     pc_redis_keeper_fini(&src->keeper);
     pc_redis_free(src->conn);
     pc_redis_bell_fini(&src->bell);
+    pc_redis_fanout_fini(&src->fanout);
     pc_redis_settler_fini(&src->settler);
     pc_redis_queues_fini(&src->queues);
+    for (size_t i = 0; i < PC_REDIS_CLAIMS; i++) {
+        pc_redis_asked_fini(&src->claims[i].asked);
+    }
     pc_redis_names_fini(&src->names);
     pc_redis_args_fini(&src->args);
     pc_buf_fini(&src->scratch);
@@ -372,6 +463,10 @@ make_parts(source *src, const pc_broker_config *config, pc_err *err)
                                     .drained = on_keeper_drained,
                                     .failed = on_keeper_failed,
                                     .ctx = src};
+    pc_redis_fanout_hooks fanout = {.ready = on_fanout_ready,
+                                    .message = pc_redis_source_broadcast,
+                                    .gone = on_fanout_gone,
+                                    .ctx = src};
     pc_redis_hooks hooks = {.up = on_up, .down = on_down, .ctx = src};
     pc_redis_bell_hooks bell = pc_redis_source_bell;
     pc_redis_config redis = pc_redis_broker_config(config);
@@ -380,7 +475,8 @@ make_parts(source *src, const pc_broker_config *config, pc_err *err)
         || pc_redis_queues_init(&src->queues, config->queue_order, err) < 0
         || pc_redis_keeper_init(&src->keeper, config, &src->names, src->loop, &keeper,
                                 src->base.log, err) < 0
-        || pc_redis_bell_init(&src->bell, &redis, src->loop, &bell, err) < 0) {
+        || pc_redis_bell_init(&src->bell, &redis, src->loop, &bell, err) < 0
+        || pc_redis_fanout_init(&src->fanout, &redis, src->loop, &src->queues, &fanout, err) < 0) {
         return -1;
     }
     redis.client_name = src->keeper.client;
@@ -422,10 +518,12 @@ const pc_source_ops pc_source_redis = {
     .scheme = "redis",
     .create = create,
     .connect = connect_source,
+    .redirect = redirect,
     .add_queue = add_queue,
     .drop_queue = drop_queue,
     .prefetch = prefetch,
     .settle = settle,
+    .look = pc_redis_source_look,
     .pause = pause_source,
     .close = close_source,
     .abandon = abandon,

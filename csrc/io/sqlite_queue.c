@@ -67,7 +67,8 @@ pc_sqlite_queue_declare(pc_sqlite *db, const pc_queue *queue, pc_err *err)
     if (queue->passive) {
         return check_exists(db, queue->name, err);
     }
-    if (add_queue(db, pc_slice_str(queue->name), queue->auto_delete || queue->exclusive, err) < 0) {
+    bool named = is_named(queue->name);
+    if (named && add_queue(db, pc_slice_str(queue->name), queue->auto_delete || queue->exclusive, err) < 0) {
         return -1;
     }
     if (!is_named(queue->exchange)) {
@@ -76,7 +77,7 @@ pc_sqlite_queue_declare(pc_sqlite *db, const pc_queue *queue, pc_err *err)
     if (add_exchange(db, queue->exchange, queue->exchange_type, err) < 0) {
         return -1;
     }
-    return bind(db, queue, err);
+    return named ? bind(db, queue, err) : 0;
 }
 
 /* --- routing --- */

@@ -7,7 +7,7 @@
 #include "io/broker.h"
 #include "io/sqlite_db.h"
 
-/* Queue, exchange and binding, when they are missing. PC_EUNSUP: exchange type headers.
+/* Queue, exchange and binding, when they are missing; an empty name declares the exchange alone. PC_EUNSUP: exchange type headers.
  * PC_ENOTFOUND: passive, and no such queue. */
 int pc_sqlite_queue_declare(pc_sqlite *db, const pc_queue *queue, pc_err *err);
 /* 0 in *id: no such queue. */

@@ -14,6 +14,7 @@ typedef struct pc_store_config {
     const char *host;
     int port;
     const char *unix_path;
+    const struct pc_redis_sentinels *sentinels;  // who know host and port (redis_config.h); NULL: nobody
     int db;
     const char *user;
     const char *password;

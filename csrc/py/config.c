@@ -2,7 +2,9 @@
 #include "py/config.h"
 
 #include "base/mem.h"
+#include "io/redis_config.h"
 #include "py/args.h"
+#include "py/feed.h"
 #include "py/hub.h"
 #include "py/message.h"
 
@@ -11,7 +13,7 @@ typedef struct py_block {
     char data[];
 } py_block;
 
-typedef enum kind { TEXT, INT, REAL, FLAG, TABLE, TLS, HUB, BROKER } kind;
+typedef enum kind { TEXT, INT, REAL, FLAG, TABLE, TLS, SENTINELS, HUB, FEED, BROKER } kind;
 
 typedef struct field {
     const char *key;
@@ -41,10 +43,12 @@ static const field broker_fields[] = {
     BROKER_FIELD(confirm, INT),
     BROKER_FIELD(synchronous, INT),
     BROKER_FIELD(unix_path, TEXT),
+    {"sentinel", offsetof(pc_broker_config, sentinels), SENTINELS},
     BROKER_FIELD(db, INT),
     BROKER_FIELD(socket_timeout, REAL),
     BROKER_FIELD(visibility_timeout, REAL),
     BROKER_FIELD(lease, REAL),
+    BROKER_FIELD(stalls, FLAG),
     BROKER_FIELD(key_prefix, TEXT),
     BROKER_FIELD(sep, TEXT),
     BROKER_FIELD(priority_steps, TEXT),
@@ -55,6 +59,7 @@ static const field broker_fields[] = {
     BROKER_FIELD(fanout_prefix, TEXT),
     BROKER_FIELD(fanout_plain, FLAG),
     BROKER_FIELD(hub, HUB),
+    {"feed", 0, FEED},
     {NULL, 0, TEXT},
 };
 
@@ -63,6 +68,7 @@ static const field store_fields[] = {
     STORE_FIELD(host, TEXT),
     STORE_FIELD(port, INT),
     STORE_FIELD(unix_path, TEXT),
+    {"sentinel", offsetof(pc_store_config, sentinels), SENTINELS},
     STORE_FIELD(db, INT),
     STORE_FIELD(user, TEXT),
     STORE_FIELD(password, TEXT),
@@ -83,6 +89,15 @@ static const field tls_fields[] = {
     TLS_FIELD(ca_file, TEXT),     TLS_FIELD(ca_path, TEXT),      TLS_FIELD(cert_file, TEXT),
     TLS_FIELD(key_file, TEXT),    TLS_FIELD(key_password, TEXT), TLS_FIELD(ciphers, TEXT),
     TLS_FIELD(server_name, TEXT), TLS_FIELD(verify, FLAG),       TLS_FIELD(check_hostname, FLAG),
+    {NULL, 0, TEXT},
+};
+
+static const field sentinel_fields[] = {
+    {"hosts", offsetof(pc_redis_sentinels, hosts), TEXT},
+    {"master_name", offsetof(pc_redis_sentinels, master_name), TEXT},
+    {"user", offsetof(pc_redis_sentinels, user), TEXT},
+    {"password", offsetof(pc_redis_sentinels, password), TEXT},
+    {"ssl", offsetof(pc_redis_sentinels, tls), TLS},
     {NULL, 0, TEXT},
 };
 
@@ -111,7 +126,7 @@ py_config_init(py_config *config, py_state *state)
 {
     config->state = state;
     config->blocks = NULL;
-    config->hubs = NULL;
+    config->lenders = NULL;
 }
 
 void
@@ -123,7 +138,7 @@ py_config_fini(py_config *config)
         it = next;
     }
     config->blocks = NULL;
-    Py_CLEAR(config->hubs);
+    Py_CLEAR(config->lenders);
 }
 
 static void *
@@ -186,6 +201,18 @@ fill_tls(py_config *config, PyObject *value, const pc_tls_config **out)
 }
 
 static int
+fill_sentinels(py_config *config, PyObject *value, const pc_redis_sentinels **out)
+{
+    pc_redis_sentinels *sentinels = own(config, sizeof *sentinels);
+    if (sentinels == NULL) {
+        return -1;
+    }
+    *sentinels = (pc_redis_sentinels){.hosts = NULL};
+    *out = sentinels;
+    return fill(config, value, sentinel_fields, sentinels);
+}
+
+static int
 fill_broker(py_config *config, PyObject *value, const pc_broker_config **out)
 {
     pc_broker_config *broker = own(config, sizeof *broker);
@@ -197,16 +224,25 @@ fill_broker(py_config *config, PyObject *value, const pc_broker_config **out)
 }
 
 static int
+keep(py_config *config, PyObject *lender)
+{
+    if (config->lenders == NULL) {
+        config->lenders = PyList_New(0);
+    }
+    return config->lenders == NULL ? -1 : PyList_Append(config->lenders, lender);
+}
+
+static int
 fill_hub(py_config *config, PyObject *value, struct pc_hub **out)
 {
     *out = py_hub_get(config->state, value);
-    if (*out == NULL) {
-        return -1;
-    }
-    if (config->hubs == NULL) {
-        config->hubs = PyList_New(0);
-    }
-    return config->hubs == NULL ? -1 : PyList_Append(config->hubs, value);
+    return *out == NULL ? -1 : keep(config, value);
+}
+
+static int
+fill_feed(py_config *config, PyObject *value, pc_broker_config *out)
+{
+    return py_feed_fill(config->state, value, out) < 0 ? -1 : keep(config, value);
 }
 
 static int
@@ -226,8 +262,12 @@ fill_field(py_config *config, const field *it, PyObject *value, void *out)
         return fill_table(config, value, to);
     case TLS:
         return fill_tls(config, value, to);
+    case SENTINELS:
+        return fill_sentinels(config, value, to);
     case HUB:
         return fill_hub(config, value, to);
+    case FEED:
+        return fill_feed(config, value, out);
     case BROKER:
         return fill_broker(config, value, to);
     }

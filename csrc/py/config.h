@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Configuration dicts as the structs of the core. One py_config owns all the strings, tables and
- * hubs that the structs filled with its help point to. The core copies the configurations it is given, so
- * the py_config may go after create(); only `hubs` must be kept as long as the created object. */
+ * objects that the structs filled with its help point to. The core copies the configurations it is given, so
+ * the py_config may go after create(); only `lenders` must be kept as long as the created object. */
 #ifndef PC_PY_CONFIG_H
 #define PC_PY_CONFIG_H
 
@@ -11,7 +11,7 @@
 typedef struct py_config {
     py_state *state;
     struct py_block *blocks;  // owned memory
-    PyObject *hubs;           // list of Hub objects, or NULL
+    PyObject *lenders;        // list of Hub and Feed objects, or NULL
 } py_config;
 
 void py_config_init(py_config *config, py_state *state);

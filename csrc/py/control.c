@@ -26,6 +26,8 @@ py_worker_task(py_worker *self, PyObject *args)
         .acks_on_timeout = py_get_bool(options, "acks_on_timeout", true),
         .reject_on_worker_lost = py_get_bool(options, "reject_on_worker_lost", false),
         .ignore_result = py_get_bool(options, "ignore_result", false),
+        .send_events = py_get_bool(options, "send_events", true),
+        .watched = py_get_bool(options, "watched", false),
         .time_limit = py_get_double(options, "time_limit", NAN),
         .soft_time_limit = py_get_double(options, "soft_time_limit", NAN),
         .rate = py_get_double(options, "rate", 0),
@@ -224,6 +226,25 @@ py_worker_stats(py_worker *self, PyObject *unused)
 }
 
 PyObject *
+py_worker_redirect(py_worker *self, PyObject *mapping)
+{
+    py_config config;
+    pc_broker_config broker;
+    pc_err err = {0};
+    PyObject *done = NULL;
+
+    if (py_worker_check_open(self) < 0) {
+        return NULL;
+    }
+    py_config_init(&config, self->state);
+    if (py_config_broker(&config, mapping, &broker) == 0) {
+        done = pc_worker_redirect(self->worker, &broker, &err) < 0 ? py_raise(self->state, &err) : Py_NewRef(Py_None);
+    }
+    py_config_fini(&config);
+    return done;
+}
+
+PyObject *
 py_worker_prefetch(py_worker *self, PyObject *count)
 {
     long number = PyLong_AsLong(count);
@@ -238,6 +259,17 @@ py_worker_prefetch(py_worker *self, PyObject *count)
     if (pc_worker_prefetch(self->worker, (unsigned)number, &err) < 0) {
         return py_raise(self->state, &err);
     }
+    return Py_NewRef(Py_None);
+}
+
+PyObject *
+py_worker_restart_pool(py_worker *self, PyObject *unused)
+{
+    (void)unused;
+    if (py_worker_check_open(self) < 0) {
+        return NULL;
+    }
+    pc_worker_restart_pool(self->worker);
     return Py_NewRef(Py_None);
 }
 
@@ -258,6 +290,22 @@ py_worker_resize(py_worker *self, PyObject *size)
     rc = pc_worker_resize(self->worker, (int)number, &err);
     Py_END_ALLOW_THREADS
     return rc < 0 ? py_raise(self->state, &err) : Py_NewRef(Py_None);
+}
+
+PyObject *
+py_worker_http(py_worker *self, PyObject *args)
+{
+    const char *host;
+    int port;
+    pc_err err = {0};
+
+    if (!PyArg_ParseTuple(args, "si:http", &host, &port) || py_worker_check_open(self) < 0) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    port = pc_worker_http(self->worker, host, port, &err);
+    Py_END_ALLOW_THREADS
+    return port < 0 ? py_raise(self->state, &err) : PyLong_FromLong(port);
 }
 
 PyObject *

@@ -3,6 +3,9 @@
  * entered without the GIL and takes it. */
 #include <stdarg.h>
 
+#include "py/args.h"
+#include "py/error.h"
+#include "py/message.h"
 #include "py/worker.h"
 
 void
@@ -97,18 +100,19 @@ down(void *ctx, const pc_err *why, int attempt, double next_try)
     PyGILState_Release(gil);
 }
 
-/* Calls hooks.<name>(view, *extra). Takes over `extra`, a tuple (NULL: it could not be made). */
-static void
-tell_job(py_worker *self, const char *name, const pc_job *job, PyObject *extra)
+/* Returns hooks.<name>(view, *extra), NULL when it raised. Takes over `extra`, a tuple (NULL: it could not be made). */
+static PyObject *
+ask_job(py_worker *self, const char *name, const pc_job *job, PyObject *extra)
 {
     PyObject *view = extra == NULL ? NULL : py_job_new(self->state, job);
     PyObject *first = view == NULL ? NULL : PyTuple_Pack(1, view);
     PyObject *args = first == NULL ? NULL : PySequence_Concat(first, extra);
+    PyObject *answer = NULL;
 
     if (args == NULL) {
         py_worker_report(self);
     } else {
-        Py_XDECREF(apply(self, name, args));
+        answer = apply(self, name, args);
     }
     if (view != NULL) {
         py_job_detach(view);
@@ -117,15 +121,38 @@ tell_job(py_worker *self, const char *name, const pc_job *job, PyObject *extra)
     Py_XDECREF(first);
     Py_XDECREF(view);
     Py_XDECREF(extra);
+    return answer;
 }
 
 static void
-received(void *ctx, pc_job *job)
+tell_job(py_worker *self, const char *name, const pc_job *job, PyObject *extra)
 {
-    PyGILState_STATE gil = PyGILState_Ensure();
+    Py_XDECREF(ask_job(self, name, job, extra));
+}
 
-    tell_job(ctx, "received", job, PyTuple_New(0));
+/* The answer is None or what becomes of the message; "stop": it goes back, and the worker takes no more. */
+static bool
+received(void *ctx, pc_job *job, pc_settle *how)
+{
+    static const char *const fates[] = {"ack", "reject", "requeue", "stop"};
+    static const pc_settle settles[] = {PC_ACK, PC_REJECT, PC_REQUEUE, PC_REQUEUE};
+    bool settle = false, stop = false;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *answer = ask_job(ctx, "received", job, PyTuple_New(0));
+
+    for (size_t i = 0; answer != NULL && PyUnicode_Check(answer) && i < 4; i++) {
+        if (PyUnicode_CompareWithASCIIString(answer, fates[i]) == 0) {
+            *how = settles[i];
+            settle = true;
+            stop = i == 3;
+        }
+    }
+    Py_XDECREF(answer);
     PyGILState_Release(gil);
+    if (stop) {
+        pc_worker_stop(((py_worker *)ctx)->worker, PC_STOP_WARM, PC_MONO_NEVER);
+    }
+    return settle;
 }
 
 static void
@@ -135,6 +162,63 @@ accepted(void *ctx, pc_job *job)
 
     tell_job(ctx, "accepted", job, PyTuple_New(0));
     PyGILState_Release(gil);
+}
+
+/* `made` is (headers, body, content type, content encoding). */
+static int
+pack_upgraded(py_state *state, const pc_message *message, PyObject *made, pc_buf *frame)
+{
+    PyObject *headers, *body;
+    const char *type, *encoding;
+    Py_ssize_t type_len, encoding_len;
+    pc_message copy = *message;
+    Py_buffer view = {0};
+    pc_buf packed;
+    pc_err err;
+    int rc = -1;
+
+    pc_buf_init(&packed);
+    if (PyArg_ParseTuple(made, "OOs#s#", &headers, &body, &type, &type_len, &encoding, &encoding_len)
+        && py_bytes(body, &view, &copy.body) == 0
+        && py_dict_pack(state, headers, PC_HEADERS_JSON, &packed, &copy.headers) == 0) {
+        copy.headers_kind = PC_HEADERS_JSON;
+        copy.content_type = pc_slice_of(type, (size_t)type_len);
+        copy.content_encoding = pc_slice_of(encoding, (size_t)encoding_len);
+        rc = pc_message_pack(&copy, frame, &err);
+        if (rc < 0) {
+            py_raise(state, &err);
+        }
+    }
+    py_bytes_done(&view);
+    pc_buf_fini(&packed);
+    return rc;
+}
+
+static bool
+upgrade(void *ctx, const pc_message *message, pc_buf *frame)
+{
+    py_worker *self = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *view = py_job_of_message(self->state, message);
+    PyObject *made = NULL;
+    bool done = false;
+
+    if (view == NULL) {
+        py_worker_report(self);
+    } else {
+        made = py_worker_call(self, "upgrade", "(O)", view);
+        py_job_detach(view);
+        Py_DECREF(view);
+    }
+    if (made != NULL && made != Py_None) {
+        done = pack_upgraded(self->state, message, made, frame) == 0;
+        if (!done) {
+            py_worker_report(self);
+        }
+    }
+    Py_XDECREF(made);
+    PyGILState_Release(gil);
+    return done;
 }
 
 static pc_settle
@@ -239,6 +323,7 @@ py_events_fill(py_worker *self, pc_worker_hooks *hooks)
         .down = down,
         .received = received,
         .accepted = accepted,
+        .upgrade = upgrade,
         .bad = bad,
         .lost = lost,
         .revoked = revoked,

@@ -394,13 +394,33 @@ py_packer_slice(const py_packer *packer)
     return pc_slice_of(pc_buf_ptr(packer->out) + skip, pc_buf_len(packer->out) - skip);
 }
 
+/* Integers beyond 64 bits and half surrogate pairs: JSON can, our sinks can't. Clears the exception then. */
+static bool
+only_python_can(pc_headers_kind kind)
+{
+    bool can = kind == PC_HEADERS_JSON
+               && (PyErr_ExceptionMatches(PyExc_OverflowError) || PyErr_ExceptionMatches(PyExc_UnicodeEncodeError));
+    if (can) {
+        PyErr_Clear();
+    }
+    return can;
+}
+
+static int
+pack_by_kombu(py_state *state, PyObject *mapping, pc_buf *out)
+{
+    pc_buf_reset(out, SIZE_MAX);
+    return py_json_encode_kombu(state, mapping, out);
+}
+
 int
 py_dict_pack(py_state *state, PyObject *mapping, pc_headers_kind kind, pc_buf *out,
              pc_slice *packed)
 {
     py_packer packer;
     py_packer_init(&packer, kind, out);
-    if (py_dict_to_sink(state, mapping, kind, packer.sink) < 0) {
+    if (py_dict_to_sink(state, mapping, kind, packer.sink) < 0
+        && (!only_python_can(kind) || pack_by_kombu(state, mapping, out) < 0)) {
         return -1;
     }
     *packed = py_packer_slice(&packer);

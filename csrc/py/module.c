@@ -5,6 +5,7 @@
 #include "py/batch.h"
 #include "py/builder.h"
 #include "py/error.h"
+#include "py/feed.h"
 #include "py/hub.h"
 #include "py/json.h"
 #include "py/message.h"
@@ -21,7 +22,7 @@ static int (*const setups[])(PyObject *module) = {
     py_state_setup,    py_error_setup,    py_builder_setup, py_json_setup,    py_message_setup,
     py_hub_setup,      py_template_setup, py_producer_setup, py_batch_setup,
     py_results_setup,  py_redis_setup,    py_lazy_setup,    py_trace_setup,    py_job_setup,
-    py_worker_setup,
+    py_feed_setup,     py_worker_setup,
 };
 
 /* Another module object would set the same functions again, which changes nothing. */

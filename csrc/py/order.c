@@ -187,7 +187,7 @@ make_repr(py_state *state, PyObject *given, const char *name, PyObject *obj, pc_
     if (given != Py_None) {
         return py_text(given, name, repr);
     }
-    if (py_saferepr(state, obj, out) < 0) {
+    if (py_saferepr(state, obj, PY_REPR_MAX, out) < 0) {
         return -1;
     }
     *repr = pc_buf_slice(out);

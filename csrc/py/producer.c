@@ -16,7 +16,7 @@ typedef struct py_producer {
     PyObject_HEAD
     py_state *state;
     pc_producer *producer;  // NULL only while it is made
-    PyObject *hubs;         // keeps them alive; or NULL
+    PyObject *lenders;         // keeps them alive; or NULL
     double connect_timeout;
     double publish_timeout;
     bool closed;
@@ -32,6 +32,16 @@ of(PyObject *obj)
 }
 
 /* ------------------------------------------------------------------ life */
+
+/* Whether a signal handler has raised. Signals are the main interpreter's, and so is PyGILState. */
+static int
+interrupted(void)
+{
+    PyGILState_STATE state = PyGILState_Ensure();
+    int rc = PyErr_Occurred() != NULL ? -1 : PyErr_CheckSignals();
+    PyGILState_Release(state);
+    return rc;
+}
 
 static int
 create(py_producer *self, PyObject *mapping)
@@ -52,7 +62,8 @@ create(py_producer *self, PyObject *mapping)
     }
     self->connect_timeout = broker.connect_timeout;
     self->publish_timeout = broker.publish_timeout;
-    self->hubs = Py_XNewRef(config.hubs);
+    self->lenders = Py_XNewRef(config.lenders);
+    broker.interrupted = PyInterpreterState_Get() == PyInterpreterState_Main() ? interrupted : NULL;
     Py_BEGIN_ALLOW_THREADS
     self->producer = ops->create(&broker, NULL, &err);
     Py_END_ALLOW_THREADS
@@ -103,7 +114,7 @@ producer_dealloc(PyObject *obj)
         py_scratch_free(self->spare);
         self->spare = next;
     }
-    Py_CLEAR(self->hubs);
+    Py_CLEAR(self->lenders);
     type->tp_free(obj);
     Py_DECREF(type);
 }
@@ -124,7 +135,8 @@ begin(py_producer *self, const char *function, Py_ssize_t nargs, Py_ssize_t want
 static PyObject *
 finish(py_producer *self, int rc, const pc_err *err)
 {
-    return rc < 0 ? py_raise(self->state, err) : Py_NewRef(Py_None);
+    // A handler may have raised although all is done.
+    return rc < 0 || PyErr_Occurred() ? py_raise(self->state, err) : Py_NewRef(Py_None);
 }
 
 static py_scratch *
@@ -167,12 +179,11 @@ publish(py_producer *self, const pc_message *message, bool mandatory, pc_wall du
     Py_BEGIN_ALLOW_THREADS
     rc = producer->ops->publish(producer, message, mandatory, due, has_due, deadline, &err);
     Py_END_ALLOW_THREADS
+    self->state->published += rc == 0;
     if (rc < 0) {
         py_raise(self->state, &err);
-        return -1;
     }
-    self->state->published++;
-    return 0;
+    return rc;
 }
 
 static PyObject *
@@ -249,6 +260,30 @@ producer_publish_batch(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
     self->state->published += batch->sent - before;
     py_batch_return(args[0]);
     return finish(self, rc, &err);
+}
+
+bool
+py_producer_can_confirm(py_state *state, PyObject *producer)
+{
+    return Py_IS_TYPE(producer, (PyTypeObject *)state->producer_type) && !of(producer)->closed
+           && of(producer)->producer->ops->confirming != NULL;
+}
+
+int
+py_producer_confirming(PyObject *producer)
+{
+    py_producer *self = of(producer);
+    return self->closed ? -1 : self->producer->ops->confirming(self->producer);
+}
+
+pc_producer *
+py_producer_core(py_state *state, PyObject *producer)
+{
+    if (!Py_IS_TYPE(producer, (PyTypeObject *)state->producer_type) || of(producer)->closed) {
+        PyErr_SetString(PyExc_TypeError, "an open Producer is needed");
+        return NULL;
+    }
+    return of(producer)->producer;
 }
 
 pc_headers_kind

@@ -6,10 +6,19 @@
 #define PC_PY_PRODUCER_H
 
 #include "py/state.h"
+#include "io/broker.h"
 #include "wire/message.h"
 
 /* What the driver wants the headers of messages to be; `producer` is of the producer type. */
 pc_headers_kind py_producer_kind(PyObject *producer);
+
+/* The core's, borrowed; NULL with an exception when `producer` is none or closed. */
+pc_producer *py_producer_core(py_state *state, PyObject *producer);
+
+/* Is it an open producer that confirms while its owner waits for something else? */
+bool py_producer_can_confirm(py_state *state, PyObject *producer);
+/* pc_producer_ops.confirming; without the GIL. */
+int py_producer_confirming(PyObject *producer);
 
 int py_producer_setup(PyObject *module);
 

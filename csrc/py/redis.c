@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "io/redis_client.h"
+#include "io/redis_meta.h"
 #include "py/args.h"
 #include "py/config.h"
 #include "py/error.h"
@@ -31,17 +32,7 @@ create(py_redis *self, PyObject *mapping)
     pc_err err;
     py_config_init(&config, self->state);
     if (py_config_store(&config, mapping, &store) == 0) {
-        const pc_redis_config redis = {
-            .host = store.host,
-            .port = store.port,
-            .unix_path = store.unix_path,
-            .db = store.db,
-            .user = store.user,
-            .password = store.password,
-            .tls = store.tls,
-            .connect_timeout = store.connect_timeout,
-            .socket_timeout = store.socket_timeout,
-        };
+        const pc_redis_config redis = pc_redis_meta_config(&store);
         self->timeout = store.socket_timeout;
         self->client = pc_redis_client_new(&redis, &err);
         if (self->client == NULL) {

@@ -15,7 +15,7 @@ typedef struct py_results {
     PyObject_HEAD
     py_state *state;
     pc_results *results;  // NULL only while it is made
-    PyObject *hubs;       // keeps them alive; or NULL
+    PyObject *lenders;       // keeps them alive; or NULL
     double timeout;
     bool closed;
 } py_results;
@@ -44,7 +44,7 @@ create(py_results *self, PyObject *mapping)
         goto done;
     }
     self->timeout = store.socket_timeout;
-    self->hubs = Py_XNewRef(config.hubs);
+    self->lenders = Py_XNewRef(config.lenders);
     Py_BEGIN_ALLOW_THREADS
     self->results = ops->create(&store, NULL, &err);
     Py_END_ALLOW_THREADS
@@ -89,7 +89,7 @@ results_dealloc(PyObject *obj)
         results->ops->destroy(results);
         Py_END_ALLOW_THREADS
     }
-    Py_CLEAR(of(obj)->hubs);
+    Py_CLEAR(of(obj)->lenders);
     type->tp_free(obj);
     Py_DECREF(type);
 }

@@ -5,6 +5,10 @@
 #include "py/error.h"
 #include "py/json.h"
 #include "py/lazy.h"
+#include "py/producer.h"
+#include "py/saferepr.h"
+#include "py/trace.h"
+#include "wire/json_out.h"
 #include "wire/result.h"
 
 static PyObject *
@@ -259,6 +263,89 @@ fail(py_run *at)
     return rc;
 }
 
+/* --- notes for events --------------------------------------------------- */
+
+/* "name": "text", with `text` a str, or None for null. */
+static int
+put_note(pc_buf *out, const char *name, PyObject *text, pc_err *err)
+{
+    Py_ssize_t len = 0;
+    const char *utf8 = text == Py_None ? NULL : PyUnicode_AsUTF8AndSize(text, &len);
+
+    if (pc_buf_printf(out, err, "\"%s\": ", name) < 0) {
+        return -1;
+    }
+    if (utf8 == NULL) {
+        PyErr_Clear();  // surrogates cannot be told
+        return pc_buf_put_str(out, "null", err);
+    }
+    return pc_json_put_string(out, pc_slice_of(utf8, (size_t)len), err);
+}
+
+static int
+note_success(py_run *at, pc_buf *out)
+{
+    pc_buf text;
+    pc_err err = {0};
+
+    pc_buf_init(&text);
+    int rc = py_saferepr(at->self->state, at->value, at->task->repr_max, &text);
+    if (rc == 0 && (pc_buf_put_str(out, "\"result\": ", &err) < 0
+                    || pc_json_put_string(out, pc_buf_slice(&text), &err) < 0)) {
+        py_raise(at->self->state, &err);
+        rc = -1;
+    }
+    pc_buf_fini(&text);
+    return rc;
+}
+
+static int
+note_exception(py_run *at, pc_buf *out)
+{
+    PyObject *exception, *traceback;
+    pc_err err = {0};
+    PyObject *pair = PyObject_CallMethod(at->self->hooks, "describe", "sO", pc_state_name(at->outcome->state), at->value);
+
+    if (pair == NULL || !PyArg_ParseTuple(pair, "OO:describe", &exception, &traceback)) {
+        Py_XDECREF(pair);
+        return -1;
+    }
+    int rc = put_note(out, "exception", exception, &err);
+    if (rc == 0 && (rc = pc_buf_put_str(out, ", ", &err)) == 0) {
+        rc = put_note(out, "traceback", traceback, &err);
+    }
+    if (rc < 0) {
+        py_raise(at->self->state, &err);
+    }
+    Py_DECREF(pair);
+    return rc;
+}
+
+/* Behind the document, in the same memory. Without notes the event is sent all the same, with nulls. */
+static void
+note(py_run *at)
+{
+    pc_outcome *outcome = at->outcome;
+    size_t document = outcome->flags & PC_OUT_DOCUMENT ? pc_buf_len(at->memory) : 0;
+
+    if (at->value == NULL || outcome->state == PC_IGNORED) {
+        return;
+    }
+    if (document == 0) {
+        pc_buf_reset(at->memory, 1 << 20);
+    }
+    int rc = outcome->state == PC_SUCCESS ? note_success(at, at->memory) : note_exception(at, at->memory);
+    if (rc < 0) {
+        PyErr_WriteUnraisable(at->self->hooks);
+        at->memory->end = at->memory->start + document;
+    } else {
+        outcome->notes = pc_slice_of(pc_buf_ptr(at->memory) + document, pc_buf_len(at->memory) - document);
+    }
+    if (outcome->flags & PC_OUT_DOCUMENT) {
+        outcome->document = pc_slice_of(pc_buf_ptr(at->memory), document);
+    }
+}
+
 /* --- the run ----------------------------------------------------------- */
 
 static int
@@ -342,17 +429,69 @@ leave(py_run *at)
     Py_XDECREF(done);
 }
 
+void
+py_tracer_confirm_later(PyObject *tracer)
+{
+    ((py_tracer *)(void *)tracer)->confirms_later = true;
+}
+
+void
+py_tracer_flush(PyObject *tracer)
+{
+    py_tracer *self = (py_tracer *)(void *)tracer;
+    PyObject *done = PyObject_CallMethod(self->hooks, "flush", NULL);
+
+    if (done == NULL) {
+        PyErr_WriteUnraisable(self->hooks);
+    }
+    Py_XDECREF(done);
+}
+
+/* A message that is acknowledged after the run must not be before all that the run has published is safe. Early ones
+ * promise nothing, and the next link of a chain need not wait for the confirm of the last. */
 static void
 flush_sent(py_run *at, uint64_t sent_before)
 {
-    if (at->self->state->published == sent_before) {
+    py_tracer *self = at->self;
+    if (self->state->published == sent_before) {
         return;
     }
-    PyObject *done = PyObject_CallMethod(at->self->hooks, "flush", NULL);
+    bool later = self->confirms_later && !(at->task->flags & PY_TASK_LATE);
+    PyObject *done = PyObject_CallMethod(self->hooks, later ? "publisher" : "flush", NULL);
+    if (later && done != NULL && py_producer_can_confirm(self->state, done)) {
+        Py_XSETREF(self->state->confirming, Py_NewRef(done));
+    } else if (later && done != NULL) {
+        Py_SETREF(done, PyObject_CallMethod(self->hooks, "flush", NULL));
+    }
     if (done == NULL) {
         PyErr_WriteUnraisable(at->self->hooks);
     }
     Py_XDECREF(done);
+}
+
+/* The whole run is the hook's: it calls a tracer of its own in the end. */
+static void
+run_around(py_run *at)
+{
+    pc_mono start = pc_mono_now();
+    PyObject *context = context_of(at);
+    int rc = -1;
+
+    PyObject *pair = context == NULL ? NULL : PyObject_CallMethod(at->self->hooks, "around", "OO", at->task->task, context);
+    PyObject *outcome, *value;
+    if (pair != NULL && PyArg_ParseTuple(pair, "OO:around", &outcome, &value)) {
+        at->value = Py_NewRef(value);
+        rc = py_run_take_outcome(at, Py_NewRef(outcome));
+    }
+    Py_XDECREF(pair);
+    Py_XDECREF(context);
+    at->outcome->run_ns = pc_mono_now().ns - start.ns;
+    if (rc < 0) {
+        internal_error(at);
+    }
+    if (at->outcome->want_notes) {
+        note(at);
+    }
 }
 
 static void
@@ -374,6 +513,9 @@ run_body(py_run *at)
     if (rc < 0) {
         internal_error(at);
     }
+    if (at->outcome->want_notes) {
+        note(at);
+    }
     leave(at);
     flush_sent(at, sent_before);
 }
@@ -381,6 +523,10 @@ run_body(py_run *at)
 void
 py_run_task(py_run *at)
 {
+    if (at->task->flags & PY_TASK_AROUND) {
+        run_around(at);
+        return;
+    }
     if (push(at->self->push, at->task->task) < 0) {
         internal_error(at);
         return;

@@ -14,6 +14,7 @@ typedef struct py_record {
     PyObject *push;  // bound methods of the task's request stack
     PyObject *pop;
     unsigned flags;
+    int repr_max;    // characters of its results in events
 } py_record;
 
 typedef struct py_tracer {
@@ -26,6 +27,7 @@ typedef struct py_tracer {
     PyObject *pop;
     PyObject *records;  // name -> record
     bool utc;
+    bool confirms_later;  // who called confirms what early-ack tasks have published (py_tracer_confirming)
 } py_tracer;
 
 /* One run. */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "py/producer.h"
 #include "py/trace.h"
 #include "py/worker.h"
 
@@ -65,6 +66,7 @@ child_start(void *ctx, int index, const pc_child *child)
     self->child = child;
     self->owner = PyThread_get_thread_ident();
     pc_worker_abandon(self->worker);
+    py_tracer_confirm_later(self->tracer);
     int code = call_for_code(self, "child_start", index, 1);
     PyGILState_Release(gil);
     return code;
@@ -101,6 +103,23 @@ child_signals(void *ctx)
     }
     PyGILState_Release(gil);
     return leave;
+}
+
+/* Only this thread runs tasks here, so nobody else changes state->confirming. */
+static int
+confirming(void *ctx)
+{
+    py_worker *self = ctx;
+    PyObject *producer = self->state->confirming;
+
+    int fd = producer == NULL ? -1 : py_producer_confirming(producer);
+    if (producer != NULL && fd < 0) {
+        PyGILState_STATE gil = PyGILState_Ensure();
+        Py_CLEAR(self->state->confirming);
+        py_tracer_flush(self->tracer);  // tells what was refused
+        PyGILState_Release(gil);
+    }
+    return fd;
 }
 
 /* What a pool thread is to do, handed through Python's threading. A thread may outlive the machine, when its
@@ -211,6 +230,7 @@ py_runner_fill(py_worker *self, pc_runner *runner)
         .child_stop = child_stop,
         .child_exit = child_exit,
         .child_signals = child_signals,
+        .confirming = confirming,
         .thread = start_thread,
         .interrupt = interrupt,
         .thread_id = thread_id,

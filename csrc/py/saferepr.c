@@ -188,13 +188,13 @@ find_saferepr(py_state *state)
 }
 
 static int
-write_general(py_state *state, PyObject *obj, pc_buf *out)
+write_general(py_state *state, PyObject *obj, int limit, pc_buf *out)
 {
     pc_err err;
     PyObject *utf8 = NULL;
     PyObject *text = find_saferepr(state) < 0
                          ? NULL
-                         : PyObject_CallFunction(state->saferepr, "Oi", obj, PY_REPR_MAX);
+                         : PyObject_CallFunction(state->saferepr, "Oi", obj, limit);
     if (text != NULL) {
         utf8 = PyUnicode_AsEncodedString(text, "utf-8", "surrogatepass");
     }
@@ -210,7 +210,7 @@ write_general(py_state *state, PyObject *obj, pc_buf *out)
 }
 
 int
-py_saferepr(py_state *state, PyObject *obj, pc_buf *out)
+py_saferepr(py_state *state, PyObject *obj, int limit, pc_buf *out)
 {
     writer w = {.out = out};
     size_t before = pc_buf_len(out);
@@ -220,9 +220,9 @@ py_saferepr(py_state *state, PyObject *obj, pc_buf *out)
         return -1;
     }
     Py_ssize_t chars = (Py_ssize_t)(pc_buf_len(out) - before) - w.extra;
-    if (rc == DONE && chars <= PY_REPR_MAX) {
+    if (rc == DONE && chars <= limit) {
         return 0;
     }
     out->end = out->start + before;
-    return write_general(state, obj, out);
+    return write_general(state, obj, limit, out);
 }

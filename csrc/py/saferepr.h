@@ -8,7 +8,7 @@
 
 #define PY_REPR_MAX 1024  // characters
 
-/* Appends the repr of `obj` in UTF-8. */
-int py_saferepr(py_state *state, PyObject *obj, pc_buf *out);
+/* Appends the repr of `obj` in UTF-8, of `limit` characters at most. */
+int py_saferepr(py_state *state, PyObject *obj, int limit, pc_buf *out);
 
 #endif

@@ -103,6 +103,7 @@ py_settings_read(PyObject *mapping, py_config *config, py_settings *out)
     out->worker.retry_on_startup = py_get_bool(mapping, "retry_on_startup", true);
     out->worker.max_retries = (int)py_get_long(mapping, "max_retries", -1);
     out->worker.eta_limit = (unsigned)py_get_long(mapping, "eta_task_limit", 0);
+    out->worker.park_after = py_get_double(mapping, "park_after", 0);
     out->worker.disable_rate_limits = py_get_bool(mapping, "disable_rate_limits", false);
     out->worker.want_received = py_get_bool(mapping, "want_received", false);
     out->worker.want_accepted = py_get_bool(mapping, "want_accepted", false);

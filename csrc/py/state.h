@@ -39,7 +39,9 @@
     X(tracer_type)          \
     X(lazy_type)            \
     X(job_type)             \
-    X(worker_type)
+    X(feed_type)            \
+    X(worker_type)          \
+    X(confirming)
 
 /* Interned strings; the member of `exchange` is str_exchange. */
 #define PY_STATE_NAMES(X) \

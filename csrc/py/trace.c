@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "py/trace.h"
 
+#include <limits.h>
+
 #include "py/error.h"
 #include "py/json.h"
 #include "py/lazy.h"
 #include "py/message.h"
 #include "py/run.h"
+#include "py/saferepr.h"
 
 /* --- a message --------------------------------------------------------- */
 
@@ -99,6 +102,7 @@ bad_message(py_run *at)
     Py_XDECREF(info);
 }
 
+/* A new reference: the task may be registered anew while it runs in another thread. */
 static py_record *
 find_record(py_tracer *self, const pc_head *head)
 {
@@ -112,7 +116,7 @@ find_record(py_tracer *self, const pc_head *head)
         PyErr_SetObject(PyExc_KeyError, name);
     }
     Py_DECREF(name);
-    return (py_record *)found;
+    return (py_record *)Py_XNewRef(found);
 }
 
 static void
@@ -127,6 +131,7 @@ run_message(py_run *at)
     if (body == NULL || unpack_body(at, body) < 0) {
         bad_message(at);
         Py_XDECREF(body);
+        Py_CLEAR(at->task);
         return;
     }
     at->request = py_lazy_new(at->self->state, at->message, at->args, at->kwargs, at->embed,
@@ -140,6 +145,7 @@ run_message(py_run *at)
     }
     Py_XDECREF(at->value);
     Py_DECREF(body);
+    Py_CLEAR(at->task);
 }
 
 void
@@ -152,7 +158,7 @@ py_tracer_run(PyObject *self, pc_slice frame, pc_outcome *outcome, pc_buf *memor
     py_run at = {.self = (py_tracer *)self, .message = &message, .head = &head, .outcome = outcome, .memory = memory};
 
     pc_buf_init(&scratch);
-    *outcome = (pc_outcome){.state = PC_FAILURE};
+    *outcome = (pc_outcome){.state = PC_FAILURE, .want_notes = outcome->want_notes};
     if (pc_message_unpack(frame, &message, &err) < 0) {
         outcome->flags = PC_OUT_UNDECODABLE;
     } else if (pc_head_read(&message, &head, &scratch, &err) < 0) {
@@ -165,6 +171,18 @@ py_tracer_run(PyObject *self, pc_slice frame, pc_outcome *outcome, pc_buf *memor
 }
 
 /* --- Tracer ------------------------------------------------------------ */
+
+/* Of tasks that say so; anything else has no say in events. */
+static int
+repr_max(PyObject *task)
+{
+    PyObject *value = PyObject_GetAttrString(task, "resultrepr_maxsize");
+    long number = value == NULL ? -1 : PyLong_AsLong(value);
+
+    Py_XDECREF(value);
+    PyErr_Clear();
+    return number < 1 || number > INT_MAX ? PY_REPR_MAX : (int)number;
+}
 
 static PyObject *
 tracer_register(py_tracer *self, PyObject *args)
@@ -183,6 +201,7 @@ tracer_register(py_tracer *self, PyObject *args)
     made->task = Py_NewRef(task);
     made->run = Py_NewRef(body);
     made->flags = flags;
+    made->repr_max = repr_max(task);
     made->push = PyObject_GetAttrString(stack, "push");
     made->pop = PyObject_GetAttrString(stack, "pop");
     int rc = made->push == NULL || made->pop == NULL
@@ -381,6 +400,8 @@ py_trace_setup(PyObject *module)
         {"TASK_IGNORE_RESULT", PY_TASK_IGNORE_RESULT},
         {"TASK_CUSTOM_CALL", PY_TASK_CUSTOM_CALL},
         {"TASK_COROUTINE", PY_TASK_COROUTINE},
+        {"TASK_AROUND", PY_TASK_AROUND},
+        {"TASK_LATE", PY_TASK_LATE},
         {"OUT_REQUEUE", PC_OUT_REQUEUE},
         {"OUT_REFUSED", PC_OUT_REFUSED},
         {"OUT_UNDECODABLE", PC_OUT_UNDECODABLE},

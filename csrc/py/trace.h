@@ -17,9 +17,16 @@
 #define PY_TASK_IGNORE_RESULT 16u
 #define PY_TASK_CUSTOM_CALL 32u
 #define PY_TASK_COROUTINE 64u
+#define PY_TASK_AROUND 128u
+#define PY_TASK_LATE 256u
 
 /* With the GIL held. Runs a packed message; never fails: what goes wrong is an outcome. The document is kept in `memory`. */
 void py_tracer_run(PyObject *tracer, pc_slice frame, pc_outcome *outcome, pc_buf *memory);
+
+/* The owner calls pc_producer_ops.confirming of state->confirming between runs, and the second when all is confirmed: it reports
+ * what the broker has refused. */
+void py_tracer_confirm_later(PyObject *tracer);
+void py_tracer_flush(PyObject *tracer);
 
 /* Tracer, LazyRequest, TASK_* and OUT_* */
 int py_trace_setup(PyObject *module);

@@ -5,6 +5,7 @@
 
 #include "py/attach.h"
 #include "py/control.h"
+#include "py/emit.h"
 #include "py/error.h"
 #include "py/settings.h"
 
@@ -49,7 +50,7 @@ make(PyTypeObject *type, PyObject *config, PyObject *tracer, PyObject *hooks)
     if (py_settings_read(config, &memory, &options) < 0) {
         goto fail;
     }
-    self->hubs = Py_XNewRef(memory.hubs);
+    self->lenders = Py_XNewRef(memory.lenders);
     self->accept = PyMem_Calloc(PY_ACCEPT_MAX + 1, sizeof(char *));
     if (self->accept == NULL) {
         PyErr_NoMemory();
@@ -92,7 +93,8 @@ worker_traverse(py_worker *self, visitproc visit, void *arg)
     Py_VISIT(self->hooks);
     Py_VISIT(self->config);
     Py_VISIT(self->pending);
-    Py_VISIT(self->hubs);
+    Py_VISIT(self->lenders);
+    Py_VISIT(self->event_producer);
     return 0;
 }
 
@@ -132,7 +134,11 @@ worker_dealloc(py_worker *self)
     free_machine(self);
     (void)worker_clear(self);
     Py_CLEAR(self->config);
-    Py_CLEAR(self->hubs);
+    Py_CLEAR(self->lenders);
+    Py_CLEAR(self->event_producer);
+    if (self->clock.obj != NULL) {
+        PyBuffer_Release(&self->clock);
+    }
     PyMem_Free(self->accept);
     type->tp_free(self);
     Py_DECREF(type);
@@ -188,6 +194,9 @@ turn(py_worker *self, pc_mono until)
 
     bool stop = self->stop_wanted;
     self->stop_wanted = false;
+    if (stop) {
+        Py_XDECREF(py_worker_call(self, "stopping", "(i)", self->stop_how == PC_STOP_COLD));
+    }
     Py_BEGIN_ALLOW_THREADS
     if (stop) {
         pc_worker_stop(self->worker, self->stop_how, self->stop_deadline);
@@ -342,8 +351,16 @@ static PyMethodDef worker_methods[] = {
     {"revoke", (PyCFunction)py_worker_revoke, METH_VARARGS, "Marks ids revoked."},
     {"jobs", (PyCFunction)py_worker_jobs, METH_O, "Descriptions of active, reserved or scheduled jobs."},
     {"stats", (PyCFunction)py_worker_stats, METH_NOARGS, "Counters."},
+    {"redirect", (PyCFunction)py_worker_redirect, METH_O, "Where the next attempt to connect goes."},
     {"prefetch", (PyCFunction)py_worker_prefetch, METH_O, "Sets the prefetch count."},
+    {"restart_pool", (PyCFunction)py_worker_restart_pool, METH_NOARGS, "Replaces the processes of the pool."},
     {"resize", (PyCFunction)py_worker_resize, METH_O, "Sets the size of the pool."},
+    {"events_identity", (PyCFunction)py_worker_events_identity, METH_VARARGS, "Who sends events."},
+    {"events_on", (PyCFunction)py_worker_events_on, METH_O, "Are events about tasks wanted?"},
+    {"events_open", (PyCFunction)py_worker_events_open, METH_O, "What events leave through."},
+    {"events_close", (PyCFunction)py_worker_events_close, METH_NOARGS, "No events leave any more."},
+    {"event", (PyCFunction)py_worker_event, METH_VARARGS, "Sends an event."},
+    {"http", (PyCFunction)py_worker_http, METH_VARARGS, "Answers probes and scrapers."},
     {"want", (PyCFunction)py_worker_want, METH_VARARGS, "Which per-task hooks are called."},
     {"soft_due", (PyCFunction)py_worker_soft_due, METH_NOARGS,
      "In a pool's child: has the soft limit of the running task passed?"},

@@ -20,7 +20,9 @@ typedef struct py_worker {
     pc_link attached;        // callbacks on the loop (attach.h)
     PyObject *config;        // kept alive: the machine points at its texts
     const char **accept;
-    PyObject *hubs;          // kept alive
+    PyObject *lenders;       // kept alive
+    PyObject *event_producer;  // kept alive while events leave through it
+    Py_buffer clock;         // the app's logical clock; obj NULL: none
     unsigned long owner;     // thread that turns the loop
     bool stop_wanted;        // asked for by any thread, done by the loop's
     pc_stop stop_how;

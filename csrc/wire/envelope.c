@@ -447,13 +447,37 @@ reserve(reader *r)
 }
 
 static int
-parse(reader *r)
+visit_text(reader *r, pc_slice text)
 {
     pc_err inner;
-    if (pc_json_visit(r->text, &visit, r, &inner) == 0) {
+    r->text = text;
+    if (pc_json_visit(text, &visit, r, &inner) == 0) {
         return 0;
     }
     return inner.code == PC_ENOMEM ? pc_fail_nomem(r->err) : refuse(r->err, "no plain JSON");
+}
+
+/* What only Python's JSON has, in the headers of a user, is none of our business. */
+static int
+parse(reader *r)
+{
+    parts fresh = *r->parts;
+    reader again = *r;
+    if (visit_text(r, r->text) == 0) {
+        return 0;
+    }
+    if (r->err != NULL && r->err->code == PC_ENOMEM) {
+        return -1;
+    }
+    pc_slice text = again.text;
+    pc_buf_reset(r->scratch, SCRATCH_KEEP);
+    if (pc_buf_reserve(r->scratch, text.len * 3 + 16, r->err) == NULL
+        || pc_json_tame(text, r->scratch, r->err) < 0) {
+        return -1;
+    }
+    *r = again;
+    *r->parts = fresh;
+    return visit_text(r, pc_buf_slice(r->scratch));
 }
 
 int
@@ -474,6 +498,9 @@ pc_envelope_read(pc_slice text, pc_message *message, pc_slice *delivery_tag, pc_
     }
     if (find_headers(&r) < 0 || decode_body(&r) < 0) {
         return -1;
+    }
+    if (r.text.ptr != text.ptr && all.message.headers_kind == PC_HEADERS_JSON) {
+        all.message.headers.ptr = text.ptr + (all.message.headers.ptr - r.text.ptr);  // as they came
     }
     *message = all.message;
     *delivery_tag = all.delivery_tag;

@@ -330,3 +330,54 @@ pc_json_visit(pc_slice text, const pc_visit *visit, void *ctx, pc_err *err)
                        PC_JSON_MAX_DEPTH);
     }
 }
+
+static void
+tame_constant(char *at, const char *end, const char *constant, const char *number)
+{
+    size_t len = strlen(constant);
+    if ((size_t)(end - at) >= len && memcmp(at, constant, len) == 0) {
+        memcpy(at, number, len);
+    }
+}
+
+/* The escape at `at`; returns what is behind it. */
+static char *
+tame_escape(char *at, const char *end)
+{
+    unsigned unit = escape_at(at, end);
+    bool high = (unit & 0xfc00) == 0xd800;
+    if (high && (escape_at(at + 6, end) & 0xfc00) == 0xdc00) {
+        return at + 12;
+    }
+    if (high || (unit & 0xfc00) == 0xdc00) {
+        memcpy(at + 2, "fffd", 4);
+    }
+    return at + (unit != 0 ? 6 : 2);
+}
+
+int
+pc_json_tame(pc_slice text, pc_buf *out, pc_err *err)
+{
+    char *at = pc_buf_reserve(out, text.len, err);
+    bool in_string = false;
+    if (at == NULL) {
+        return -1;
+    }
+    memcpy(at, text.ptr, text.len);
+    pc_buf_commit(out, text.len);
+    for (char *end = at + text.len; at < end;) {
+        if (in_string && *at == '\\') {
+            at = tame_escape(at, end);
+            continue;
+        }
+        if (*at == '"') {
+            in_string = !in_string;
+        } else if (!in_string && *at == 'N') {
+            tame_constant(at, end, "NaN", "0.0");
+        } else if (!in_string && *at == 'I') {
+            tame_constant(at, end, "Infinity", "1e999999");
+        }
+        at++;
+    }
+    return 0;
+}

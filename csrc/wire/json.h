@@ -16,4 +16,8 @@
  * or PC_ESTATE when a callback stopped the walk. */
 int pc_json_visit(pc_slice text, const pc_visit *visit, void *ctx, pc_err *err);
 
+/* For a reader who knows only a part of a document: appends a copy in which the constants NaN and Infinity, which JSON does not
+ * have, are other numbers, and halves of surrogate pairs U+FFFD. What stands at an offset stands there in the copy, too. */
+int pc_json_tame(pc_slice text, pc_buf *out, pc_err *err);
+
 #endif

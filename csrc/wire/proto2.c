@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "wire/json.h"
 #include "wire/real.h"
 
 #define SCRATCH_KEEP ((size_t)256 << 10)
@@ -486,20 +487,50 @@ finish(reader *r)
         return pc_fail(r->err, PC_EDATA, "header \"%s\" is missing or null",
                        head->task.ptr == NULL ? "task" : "id");
     }
+    head->eta_text = r->eta.text;
+    head->expires_text = r->expires.text;
     if (read_moment(&r->eta, "eta", &head->has_eta, &head->eta, r->err) < 0) {
         return -1;
     }
     return read_moment(&r->expires, "expires", &head->has_expires, &head->expires, r->err);
 }
 
-int
-pc_head_read(const pc_message *message, pc_head *head, pc_buf *scratch, pc_err *err)
+static int
+read_head(const pc_message *message, pc_head *head, pc_buf *scratch, pc_err *err)
 {
     *head = (pc_head){.time_limit = NAN, .soft_time_limit = NAN, .ignore_result = -1};
     reader r = {.head = head, .message = message, .scratch = scratch, .err = err};
+    return pc_message_visit_headers(message, &visit, &r, err) < 0 ? -1 : finish(&r);
+}
+
+/* Headers with something in them that only Python's JSON knows: a user's, so not one of those read here. */
+static int
+read_tamed(const pc_message *message, pc_head *head, pc_buf *scratch, pc_err *err)
+{
+    pc_message tamed = *message;
+    size_t len = message->headers.len;
     pc_buf_reset(scratch, SCRATCH_KEEP);
-    if (pc_message_visit_headers(message, &visit, &r, err) < 0) {
+    // with room for what a reader copies, so that slices into it stay
+    if (pc_buf_reserve(scratch, 2 * len + 16, err) == NULL || pc_json_tame(message->headers, scratch, err) < 0) {
         return -1;
     }
-    return finish(&r);
+    tamed.headers = pc_buf_slice(scratch);
+    return read_head(&tamed, head, scratch, err);
+}
+
+int
+pc_head_read(const pc_message *message, pc_head *head, pc_buf *scratch, pc_err *err)
+{
+    pc_err why = {0};
+    pc_buf_reset(scratch, SCRATCH_KEEP);
+    if (read_head(message, head, scratch, &why) == 0) {
+        return 0;
+    }
+    if (why.code == PC_EFALLBACK && message->headers_kind == PC_HEADERS_JSON) {
+        return read_tamed(message, head, scratch, err);
+    }
+    if (err != NULL) {
+        *err = why;
+    }
+    return -1;
 }

@@ -55,6 +55,8 @@ typedef struct pc_head {
     pc_wall eta;
     bool has_expires;
     pc_wall expires;
+    pc_slice eta_text;       // as it came; absent when there is none
+    pc_slice expires_text;
     double time_limit;       // NaN when none
     double soft_time_limit;  // NaN when none
     int64_t retries;

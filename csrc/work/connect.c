@@ -84,6 +84,9 @@ pc_worker_source_down(void *ctx, const pc_err *why)
 
     if (worker->connected) {
         worker->connected = false;
+        if (worker->metrics != NULL) {
+            pc_observe_phase(worker);
+        }
         void_deliveries(worker);
     }
     if (worker->phase != PC_PHASE_RUNNING) {
@@ -133,6 +136,9 @@ pc_worker_source_up(void *ctx)
     worker->attempt = 0;
     worker->reconnects += worker->was_connected;
     worker->was_connected = true;
+    if (worker->metrics != NULL) {
+        pc_observe_phase(worker);
+    }
     if (worker->phase != PC_PHASE_RUNNING) {  // stopped while it connected
         (void)worker->source->ops->pause(worker->source, NULL);
         return;

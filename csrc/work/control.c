@@ -93,6 +93,17 @@ pc_worker_revoke(pc_worker *worker, pc_slice id, bool terminate, int signum, pc_
 }
 
 int
+pc_worker_redirect(pc_worker *worker, const pc_broker_config *broker, pc_err *err)
+{
+    const pc_source_ops *ops = worker->source->ops;
+
+    if (ops->redirect == NULL) {
+        return pc_fail(err, PC_EUNSUP, "a worker cannot go from one %s broker to another", ops->scheme);
+    }
+    return ops->redirect(worker->source, broker, err);
+}
+
+int
 pc_worker_prefetch(pc_worker *worker, unsigned count, pc_err *err)
 {
     if (worker->source->ops->prefetch(worker->source, count, err) < 0) {
@@ -104,10 +115,24 @@ pc_worker_prefetch(pc_worker *worker, unsigned count, pc_err *err)
     return 0;
 }
 
+void
+pc_worker_restart_pool(pc_worker *worker)
+{
+    if (worker->pool->ops->restart != NULL) {
+        worker->pool->ops->restart(worker->pool);
+    }
+}
+
 int
 pc_worker_resize(pc_worker *worker, int size, pc_err *err)
 {
-    return worker->pool->ops->resize(worker->pool, size, err);
+    if (worker->pool->ops->resize(worker->pool, size, err) < 0) {
+        return -1;
+    }
+    if (worker->metrics != NULL) {
+        pc_gauge_set(worker->metrics, PC_GAUGE_POOL_SIZE, size);
+    }
+    return 0;
 }
 
 void
@@ -172,6 +197,9 @@ void
 pc_worker_abandon(pc_worker *worker)
 {
     worker->source->ops->abandon(worker->source);
+    if (worker->probe != NULL) {
+        pc_probe_abandon(worker->probe);
+    }
     if (worker->store != NULL) {
         worker->store->ops->abandon(worker->store);
     }

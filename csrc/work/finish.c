@@ -104,6 +104,12 @@ pc_finish_started(void *ctx, pc_job *job)
         settle_tag(worker, job, PC_ACK);
     }
     arm_limits(worker, job);
+    if (job->spec->metrics != NULL) {
+        pc_observe_started(worker, job);
+    }
+    if (job->wants_events) {
+        pc_report_started(worker, job);
+    }
     if (worker->config.want_accepted) {
         worker->hooks.accepted(worker->hooks.ctx, job);
     }
@@ -144,6 +150,15 @@ note_run_time(pc_spec *spec, int64_t run_ns)
     }
 }
 
+static void
+store_failed(pc_worker *worker, pc_job *job, const pc_err *why)
+{
+    if (worker->metrics != NULL) {
+        pc_count_add(&worker->metrics->store_failures, 1);
+    }
+    worker->hooks.store_failed(worker->hooks.ctx, job, why);
+}
+
 void
 pc_finish_done(void *ctx, pc_job *job, const pc_outcome *outcome)
 {
@@ -158,13 +173,19 @@ pc_finish_done(void *ctx, pc_job *job, const pc_outcome *outcome)
         how = PC_ACK;  // acknowledged early: there is nothing to give back
     }
     job->fate = (uint8_t)how;
+    if (job->spec->metrics != NULL) {
+        pc_observe_done(worker, job, outcome, how == PC_REQUEUE);
+    }
+    if (job->wants_events) {
+        pc_report_done(worker, job, outcome);
+    }
     int stored = store_result(worker, job, outcome, &err);
     if (stored == 1) {
         pc_worker_list(worker, job, PC_JOB_STORING, false);
         return;
     }
     if (stored < 0) {
-        worker->hooks.store_failed(worker->hooks.ctx, job, &err);
+        store_failed(worker, job, &err);
     }
     pc_finish_settle(worker, job, how);
 }
@@ -176,7 +197,7 @@ pc_finish_stored(void *ctx, void *cookie, const pc_err *why)
     pc_job *job = cookie;
 
     if (why != NULL) {
-        worker->hooks.store_failed(worker->hooks.ctx, job, why);
+        store_failed(worker, job, why);
     }
     pc_worker_unlist(worker, job);
     pc_finish_settle(worker, job, (pc_settle)job->fate);
@@ -194,6 +215,9 @@ pc_finish_lost(void *ctx, pc_job *job, pc_lost why, const char *how)
     pc_worker_unlist(worker, job);
     pc_settle fate = pc_flight_after_loss(job->spec, job, why);
     bool requeued = fate == PC_REQUEUE && !job->settled;
+    if (job->spec->metrics != NULL) {
+        pc_observe_lost(worker, job, why, requeued);
+    }
     worker->hooks.lost(worker->hooks.ctx, job, why, how, requeued);
     pc_finish_settle(worker, job, fate);
 }

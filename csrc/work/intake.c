@@ -5,6 +5,8 @@
 #include "base/mem.h"
 #include "work/machine.h"
 
+#define UPGRADED_KEEP (1 << 16)  // bytes of memory kept for the next one
+
 static bool
 expired(const pc_job *job, pc_wall now)
 {
@@ -14,6 +16,9 @@ expired(const pc_job *job, pc_wall now)
 static void
 revoke(pc_worker *worker, pc_job *job, pc_revoked why)
 {
+    if (job->spec->metrics != NULL) {
+        pc_count_add(&job->spec->metrics->states[PC_REVOKED], 1);
+    }
     worker->hooks.revoked(worker->hooks.ctx, job, why);
     pc_finish_settle(worker, job, PC_ACK);
 }
@@ -95,7 +100,12 @@ pc_intake_place(pc_worker *worker, pc_job *job)
     }
     if (job->has_eta && job->eta.us > pc_wall_now().us) {
         hold(worker, job);
-    } else if (job->spec->rate > 0 && !worker->config.disable_rate_limits) {
+        return;
+    }
+    if (job->spec->metrics != NULL) {
+        pc_observe_ready(job);
+    }
+    if (job->spec->rate > 0 && !worker->config.disable_rate_limits) {
         limit_rate(worker, job);
     } else {
         pc_worker_list(worker, job, PC_JOB_READY, false);
@@ -139,6 +149,9 @@ settle_bad(pc_worker *worker, pc_bad why, const pc_message *message, const pc_er
     if (err->code == PC_ENOMEM) {  // our fault, not the message's
         pc_log_write(worker->log, PC_ERROR, "a message goes back to its queue: %s", err->msg);
     } else {
+        if (worker->metrics != NULL) {
+            pc_count_add(&worker->metrics->bad[why], 1);
+        }
         how = worker->hooks.bad(worker->hooks.ctx, why, message, err);
     }
 
@@ -160,12 +173,39 @@ accepted(const pc_worker *worker, pc_slice content_type)
     return worker->config.accept == NULL;
 }
 
+/* Older clients write a map into the body, and little or nothing into the headers. */
+static bool
+is_old(const pc_message *message, const pc_head *head, const pc_err *err)
+{
+    bool incomplete = err->code == PC_ENOTFOUND || (err->code == PC_EDATA && head->id.ptr == NULL);
+
+    return incomplete || (message->body.len > 0 && message->body.ptr[0] == '{');
+}
+
+/* *message is changed to point into the worker when it was upgraded. */
+static int
+read_head(pc_worker *worker, pc_message *message, pc_head *head, pc_err *err)
+{
+    int rc = pc_head_read(message, head, &worker->head_text, err);
+
+    if (!is_old(message, head, err) || worker->hooks.upgrade == NULL) {
+        return rc;
+    }
+    pc_buf_reset(&worker->upgraded, UPGRADED_KEEP);
+    if (!worker->hooks.upgrade(worker->hooks.ctx, message, &worker->upgraded)
+        || pc_message_unpack(pc_buf_slice(&worker->upgraded), message, err) < 0) {
+        return rc;
+    }
+    *err = (pc_err){0};
+    return pc_head_read(message, head, &worker->head_text, err);
+}
+
 static pc_spec *
-find_spec(pc_worker *worker, const pc_message *message, pc_head *head)
+find_spec(pc_worker *worker, pc_message *message, pc_head *head)
 {
     pc_err err = {0};
 
-    if (pc_head_read(message, head, &worker->head_text, &err) < 0) {
+    if (read_head(worker, message, head, &err) < 0) {
         settle_bad(worker, err.code == PC_ENOTFOUND ? PC_BAD_NO_TASK : PC_BAD_HEADERS, message, &err);
         return NULL;
     }
@@ -180,26 +220,56 @@ find_spec(pc_worker *worker, const pc_message *message, pc_head *head)
     return spec;
 }
 
+/* Not due for long: the broker keeps it if it can, see io/amqp_park.h. */
+static bool
+parked(pc_worker *worker, const pc_message *message, const pc_head *head)
+{
+    pc_err err = {0};
+    int (*park)(pc_source *, const pc_message *, int64_t, pc_err *) = worker->source->ops->park;
+
+    if (!head->has_eta || !(worker->config.park_after > 0) || park == NULL
+        || worker->phase != PC_PHASE_RUNNING) {
+        return false;
+    }
+    pc_wall when = head->has_expires && head->expires.us < head->eta.us ? head->expires : head->eta;
+    int64_t ahead_us = when.us - pc_wall_now().us;
+    if ((double)ahead_us <= worker->config.park_after * (double)PC_US_PER_SEC) {
+        return false;
+    }
+    return park(worker->source, message, ahead_us > INT64_MAX / 1000 ? INT64_MAX : ahead_us * 1000, &err) == 0;
+}
+
 void
-pc_intake_message(void *ctx, const pc_message *message)
+pc_intake_message(void *ctx, const pc_message *delivery)
 {
     pc_worker *worker = ctx;
+    pc_message message = *delivery;
     pc_head head;
     pc_err err = {0};
 
     worker->received++;
-    pc_spec *spec = find_spec(worker, message, &head);
-    if (spec == NULL) {
+    pc_spec *spec = find_spec(worker, &message, &head);
+    if (spec == NULL || parked(worker, &message, &head)) {
         return;
     }
-    pc_job *job = pc_job_new(message, &head, spec, &worker->scratch, &err);
+    pc_job *job = pc_job_new(&message, &head, spec, &worker->scratch, &err);
     if (job == NULL) {
-        settle_bad(worker, PC_BAD_HEADERS, message, &err);
+        settle_bad(worker, PC_BAD_HEADERS, &message, &err);
         return;
     }
     spec->total++;
-    if (worker->config.want_received) {
-        worker->hooks.received(worker->hooks.ctx, job);
+    if (spec->metrics != NULL) {
+        pc_observe_received(job);
+    }
+    if (worker->config.want_received || spec->watched) {
+        pc_settle how;
+        if (worker->hooks.received(worker->hooks.ctx, job, &how)) {
+            pc_finish_settle(worker, job, how);
+            return;
+        }
+    }
+    if (worker->events.tasks && spec->send_events) {
+        pc_report_received(worker, job, &head);
     }
     pc_intake_place(worker, job);
 }
@@ -220,6 +290,7 @@ pc_intake_dispatch(void *ctx)
             continue;
         }
         pc_worker_list(worker, job, PC_JOB_POOL, false);
+        job->wants_events = worker->events.tasks && job->spec->send_events;
         if (worker->pool->ops->submit(worker->pool, job, &err) < 0) {
             // kept here, nothing would say when to try again
             pc_log_write(worker->log, PC_ERROR, "a task goes back to its queue, the pool cannot take it: %s",

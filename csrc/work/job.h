@@ -8,6 +8,7 @@
 #include "io/loop.h"
 #include "wire/proto2.h"
 #include "wire/result.h"
+#include "work/metrics.h"
 
 typedef struct pc_spec {
     // decided by Python when the task is registered
@@ -17,6 +18,8 @@ typedef struct pc_spec {
     bool acks_on_timeout;
     bool reject_on_worker_lost;
     bool ignore_result;
+    bool send_events;
+    bool watched;            // the hook received() is asked about each message, and may settle it
     double time_limit;       // seconds, NaN: none
     double soft_time_limit;  // seconds, NaN: none
     double rate;             // starts per second, 0: no limit
@@ -27,6 +30,7 @@ typedef struct pc_spec {
     pc_link limited;         // jobs waiting for a token, in order
     pc_timer token;          // when the first of them may start
     void *worker;            // for the token timer
+    pc_task_metrics *metrics;  // NULL: nobody asks
 } pc_spec;
 
 typedef enum pc_stage {
@@ -49,6 +53,7 @@ typedef struct pc_job {
     pc_wall expires; // when has_expires
     pc_wall started; // when started
     pc_mono started_mono;
+    pc_mono ready_mono;  // arrived, or its ETA came; only with metrics
     double time_limit;       // of this message, NaN: the task's
     double soft_time_limit;
     uint32_t frame_len;
@@ -66,6 +71,7 @@ typedef struct pc_job {
     bool terminated : 1;    // killed by a revoke
     bool cancelled : 1;     // killed by a cold shutdown
     bool redelivered : 1;
+    bool wants_events : 1;  // since it was given to the pool
     int pid;                // process that runs it, 0: unknown
     char frame[];           // pc_message_pack()
 } pc_job;

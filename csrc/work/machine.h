@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The worker's inside, shared by worker.c (life), connect.c (broker), control.c (remote control), intake.c (from delivery to pool), finish.c
- * (from outcome to ack) and stop.c (shutdown). Nobody outside work/ includes this. */
+ * (from outcome to ack), stop.c (shutdown), observe.c (metrics) and report.c (events). Nobody outside work/ includes this. */
 #ifndef PC_WORK_MACHINE_H
 #define PC_WORK_MACHINE_H
 
 #include "base/map.h"
+#include "work/events.h"
 #include "work/flight.h"
+#include "work/probe.h"
 #include "work/worker.h"
 
 /* Results waiting for a store that does not answer: beyond this nothing new is started. */
@@ -46,6 +48,7 @@ struct pc_worker {
     pc_defer dispatch;
     pc_buf scratch;
     pc_buf head_text;
+    pc_buf upgraded;  // a message of an older protocol, as one of protocol 2
     // connection
     bool connected;
     bool was_connected;
@@ -61,6 +64,13 @@ struct pc_worker {
     uint64_t received;
     uint64_t done;
     uint64_t reconnects;
+    pc_events events;
+    // for monitors; NULL: there are none
+    pc_metrics *metrics;
+    pc_probe *probe;
+    size_t busy;  // jobs that run
+    pc_timer look;     // at the depth of the queues
+    uint64_t scrapes;  // at the last look
 };
 
 /* intake.c */
@@ -96,6 +106,26 @@ void pc_worker_source_down(void *worker, const pc_err *why);
 void pc_worker_source_cancelled(void *worker, const char *queue);
 /* Frees all jobs of a list, settling nothing. */
 void pc_worker_forget(pc_worker *worker, pc_link *list);
+
+/* observe.c: only with metrics, but for pc_observe_task */
+int pc_observe_task(pc_worker *worker, pc_spec *spec, pc_err *err);
+void pc_observe_phase(const pc_worker *worker);
+/* Timer: asks for the depth of the queues while somebody scrapes. */
+void pc_observe_queues(void *worker, pc_mono now);
+void pc_observe_depth(void *worker, const char *queue, uint64_t messages);
+void pc_observe_turn(const pc_worker *worker);
+void pc_observe_pool(const pc_worker *worker);
+void pc_observe_received(pc_job *job);
+/* From now on it waits for the pool. */
+void pc_observe_ready(pc_job *job);
+void pc_observe_started(pc_worker *worker, const pc_job *job);
+void pc_observe_done(pc_worker *worker, const pc_job *job, const pc_outcome *outcome, bool requeued);
+void pc_observe_lost(pc_worker *worker, const pc_job *job, pc_lost why, bool requeued);
+
+/* report.c: only for tasks whose events are wanted */
+void pc_report_received(pc_worker *worker, const pc_job *job, const pc_head *head);
+void pc_report_started(pc_worker *worker, const pc_job *job);
+void pc_report_done(pc_worker *worker, const pc_job *job, const pc_outcome *outcome);
 
 /* control.c */
 void pc_worker_free_revoked(pc_worker *worker);

@@ -2,6 +2,7 @@
 #include "work/pipe.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -12,6 +13,7 @@
 #define SEQ_MASK (CLOSED - 1)
 #define GENERATION (CLOSED << 1)
 #define READ_CHUNK 65536
+#define CONFIRM_MS 100  // a producer that lost its connection tries again
 
 bool
 pc_gate_enter(pc_gate *gate, uint64_t seq)
@@ -82,13 +84,14 @@ resident_kib(void)
 }
 
 static int
-send_all(pc_child *child, const pc_up_frame *frame, pc_slice document)
+send_all(pc_child *child, const pc_up_frame *frame, pc_slice document, pc_slice notes)
 {
-    struct iovec parts[2] = {
+    struct iovec parts[3] = {
         {(void *)(uintptr_t)frame, sizeof(*frame)},
         {(void *)(uintptr_t)document.ptr, document.len},
+        {(void *)(uintptr_t)notes.ptr, notes.len},
     };
-    struct msghdr message = {.msg_iov = parts, .msg_iovlen = document.len > 0 ? 2 : 1};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = notes.len > 0 ? 3 : document.len > 0 ? 2 : 1};
 
     while (message.msg_iovlen > 0) {
         ssize_t sent = sendmsg(child->fd, &message, MSG_NOSIGNAL);
@@ -113,9 +116,10 @@ send_all(pc_child *child, const pc_up_frame *frame, pc_slice document)
 }
 
 static int
-run_one(pc_child *child, uint64_t seq, pc_slice message)
+run_one(pc_child *child, const pc_down_frame *order, pc_slice message)
 {
-    pc_outcome outcome = {.state = PC_FAILURE};
+    pc_outcome outcome = {.state = PC_FAILURE, .want_notes = order->want_notes != 0};
+    uint64_t seq = order->seq;
 
     if (!pc_gate_enter(child->gate, seq)) {
         return 0;
@@ -125,7 +129,7 @@ run_one(pc_child *child, uint64_t seq, pc_slice message)
     child->runner->run(child->runner->ctx, message, &outcome, &child->memory);
     atomic_store(&child->current, 0);
     pc_slice document = outcome.flags & PC_OUT_DOCUMENT ? outcome.document : pc_slice_of(NULL, 0);
-    if (document.len > UINT32_MAX) {
+    if (document.len > UINT32_MAX || outcome.notes.len > UINT32_MAX) {
         return -1;
     }
     pc_up_frame frame = {
@@ -135,8 +139,9 @@ run_one(pc_child *child, uint64_t seq, pc_slice message)
         .seq = seq,
         .run_ns = outcome.run_ns,
         .rss_kib = child->measure_rss ? resident_kib() : 0,
+        .notes_len = (uint32_t)outcome.notes.len,
     };
-    return send_all(child, &frame, document);
+    return send_all(child, &frame, document, outcome.notes);
 }
 
 /* Runs every complete frame. -1: the parent is gone. */
@@ -152,7 +157,7 @@ run_buffered(pc_child *child)
             return 0;
         }
         pc_slice message = pc_slice_of(pc_buf_ptr(&child->in) + sizeof(frame), frame.len);
-        if (run_one(child, frame.seq, message) < 0) {
+        if (run_one(child, &frame, message) < 0) {
             return -1;
         }
         pc_buf_consume(&child->in, whole);
@@ -177,10 +182,34 @@ wanted_bytes(const pc_child *child)
     return rest < READ_CHUNK ? READ_CHUNK : rest;
 }
 
+/* The child has time: what its tasks have published is confirmed, until there is a next one. True: leave. */
+static bool
+confirm(pc_child *child)
+{
+    const pc_runner *runner = child->runner;
+    struct pollfd wait[2] = {{.fd = child->fd, .events = POLLIN}, {.events = POLLIN}};
+    int fd;
+
+    while (runner->confirming != NULL && (fd = runner->confirming(runner->ctx)) >= 0) {
+        wait[1].fd = fd;
+        int found = poll(wait, 2, CONFIRM_MS);
+        if (found < 0 ? errno != EINTR : wait[0].revents != 0) {
+            break;
+        }
+        if (runner->child_signals(runner->ctx) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* 1 got bytes, 0 the end, -1 failed */
 static int
 receive(pc_child *child)
 {
+    if (confirm(child)) {
+        return 0;
+    }
     for (;;) {
         size_t want = wanted_bytes(child);
         char *to = pc_buf_reserve(&child->in, want, NULL);
@@ -212,7 +241,7 @@ pc_child_main(pc_child *child, int index)
     int got = 0;
 
     int code = runner->child_start(runner->ctx, index, child);
-    if (code == 0 && send_all(child, &up, pc_slice_of(NULL, 0)) == 0) {
+    if (code == 0 && send_all(child, &up, pc_slice_of(NULL, 0), pc_slice_of(NULL, 0)) == 0) {
         while ((got = receive(child)) > 0) {
             // without this a signal that came between two system calls would wait for the next task
             if (run_buffered(child) < 0 || runner->child_signals(runner->ctx) != 0) {

@@ -32,7 +32,7 @@ void pc_gate_reset(pc_gate *gate, uint64_t seq);
 /* parent → child */
 typedef struct pc_down_frame {
     uint32_t len;  // of the packed message that follows
-    uint32_t zero;
+    uint32_t want_notes;
     uint64_t seq;
 } pc_down_frame;
 
@@ -44,6 +44,8 @@ typedef struct pc_up_frame {
     uint64_t seq;
     int64_t run_ns;
     int64_t rss_kib;
+    uint32_t notes_len;  // of the notes behind the document
+    uint32_t zero;
 } pc_up_frame;
 
 struct pc_child {

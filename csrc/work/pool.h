@@ -23,6 +23,8 @@ typedef struct pc_outcome {
     int64_t run_ns;
     int64_t rss_kib;  // of the process, 0: not measured
     pc_slice document;
+    pc_slice notes;   // JSON members for the event about it; lent like the document
+    bool want_notes;  // set by the caller of run()
 } pc_outcome;
 
 /* A prefork child's view of itself; the glue asks it from signal handlers. */
@@ -32,7 +34,7 @@ bool pc_child_soft_due(const pc_child *child);
 
 /* Filled by the glue. Called without the GIL held; they take it if they need it. */
 typedef struct pc_runner {
-    /* Runs the packed message; `memory` (reset by the caller) keeps the document. Never fails: whatever goes wrong is an outcome. */
+    /* Runs the packed message; `memory` (reset by the caller) keeps document and notes. Never fails: whatever goes wrong is an outcome. */
     void (*run)(void *ctx, pc_slice frame, pc_outcome *outcome, pc_buf *memory);
     /* fork() with the interpreter's fork hooks around it. -1: failed, errno set. */
     pid_t (*fork)(void *ctx);
@@ -44,6 +46,8 @@ typedef struct pc_runner {
     void (*child_exit)(void *ctx, int code);
     /* Between tasks in child or thread: runs pending signal handlers. Non-zero: leave the loop. */
     int (*child_signals)(void *ctx);
+    /* Before the child waits for its next task; may be NULL. As pc_producer_ops.confirming for what its tasks have published. */
+    int (*confirming)(void *ctx);
     /* Starts a thread of the interpreter that calls main(arg). */
     int (*thread)(void *ctx, void (*main)(void *arg), void *arg, int index, pc_err *err);
     /* Raises the soft-limit exception in the thread that runs (threads pool); in a prefork child the signal handler does it. */
@@ -100,6 +104,8 @@ typedef struct pc_pool_ops {
     /* Jobs given but not started come back through back() now. */
     void (*recall)(pc_pool *pool);
     int (*resize)(pc_pool *pool, int size, pc_err *err);
+    /* Replaces all children, each when its jobs are done. NULL where there are none. */
+    void (*restart)(pc_pool *pool);
     int (*processes)(pc_pool *pool, pid_t *out, int max);
     /* Ends all children or threads: nicely until the deadline, then by force. Running jobs are lost(). */
     void (*stop)(pc_pool *pool, pc_mono deadline);

@@ -133,6 +133,18 @@ resize(pc_pool *base, int size, pc_err *err)
     return 0;
 }
 
+static void
+restart(pc_pool *base)
+{
+    pc_prefork *pool = (pc_prefork *)base;
+
+    for (int i = 0; i < pool->len; i++) {
+        if (pool->slots[i]->state == PC_SLOT_UP) {
+            pc_slot_retire(pool->slots[i]);
+        }
+    }
+}
+
 static int
 start(pc_pool *base, pc_err *err)
 {
@@ -193,7 +205,7 @@ room(pc_pool *base, const pc_job *job)
 static int
 put_frame(pc_slot *child, const pc_job *job, pc_err *err)
 {
-    pc_down_frame frame = {.len = job->frame_len, .seq = child->sent_seq + 1};
+    pc_down_frame frame = {.len = job->frame_len, .want_notes = job->wants_events, .seq = child->sent_seq + 1};
     char *to = pc_buf_reserve(&child->out, sizeof(frame) + job->frame_len, err);
 
     if (to == NULL) {
@@ -365,6 +377,7 @@ const pc_pool_ops pc_pool_prefork = {
     .kill = kill_job,
     .recall = recall,
     .resize = resize,
+    .restart = restart,
     .processes = processes,
     .stop = stop,
     .destroy = destroy,

@@ -19,7 +19,7 @@ run_job(void *ctx, pc_mono now)
 {
     solo *pool = ctx;
     pc_job *job = pool->job;
-    pc_outcome outcome = {.state = PC_FAILURE};
+    pc_outcome outcome = {.state = PC_FAILURE, .want_notes = job->wants_events};
 
     (void)now;
     pc_buf_reset(&pool->memory, 1 << 20);

@@ -367,6 +367,7 @@ submit(pc_pool *base, pc_job *job, pc_err *err)
         return pc_fail_nomem(err);
     }
     at->job = job;
+    at->outcome.want_notes = job->wants_events;
     pc_buf_init(&at->memory);
     pc_link_init(&at->link);
     pc_link_init(&at->mine);

@@ -203,7 +203,7 @@ came_up(pc_slot *child)
 }
 
 static void
-take_outcome(pc_slot *child, const pc_up_frame *frame, pc_slice document)
+take_outcome(pc_slot *child, const pc_up_frame *frame, const char *payload)
 {
     pc_prefork *pool = child->pool;
 
@@ -223,7 +223,8 @@ take_outcome(pc_slot *child, const pc_up_frame *frame, pc_slice document)
         .flags = frame->flags,
         .run_ns = frame->run_ns,
         .rss_kib = frame->rss_kib,
-        .document = document,
+        .document = pc_slice_of(payload, frame->len),
+        .notes = pc_slice_of(payload + frame->len, frame->notes_len),
     };
     pool->base.hooks.done(pool->base.hooks.ctx, job, &outcome);
     pc_slot_look_for_start(child);
@@ -241,15 +242,14 @@ take_frames(pc_slot *child)
 
     while (pc_buf_len(&child->in) >= sizeof(frame)) {
         memcpy(&frame, pc_buf_ptr(&child->in), sizeof(frame));
-        size_t whole = sizeof(frame) + frame.len;
+        size_t whole = sizeof(frame) + frame.len + frame.notes_len;
         if (pc_buf_len(&child->in) < whole) {
             return;
         }
         if (frame.seq == 0) {
             came_up(child);
         } else {
-            take_outcome(child, &frame,
-                         pc_slice_of(pc_buf_ptr(&child->in) + sizeof(frame), frame.len));
+            take_outcome(child, &frame, pc_buf_ptr(&child->in) + sizeof(frame));
         }
         pc_buf_consume(&child->in, whole);
     }

@@ -98,6 +98,9 @@ pc_worker_stop(pc_worker *worker, pc_stop how, pc_mono deadline)
         worker->pool->ops->recall(worker->pool);
     }
     worker->phase = PC_PHASE_STOPPING;
+    if (worker->metrics != NULL) {
+        pc_observe_phase(worker);
+    }
     worker->stop_deadline = deadline;
     pc_loop_clear_timer(worker->loop, &worker->reconnect);
     if (first) {

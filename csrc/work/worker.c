@@ -97,6 +97,9 @@ pool_child(void *ctx, int index, pid_t pid, bool up, const char *how)
 {
     pc_worker *worker = ctx;
 
+    if (worker->metrics != NULL) {
+        pc_observe_pool(worker);
+    }
     worker->hooks.child(worker->hooks.ctx, index, pid, up, how);
     pool_room(worker);
 }
@@ -107,9 +110,9 @@ static int
 make_source(pc_worker *worker, pc_err *err)
 {
     const pc_broker_config *config = worker->config.broker;
-    const pc_source_ops *ops = pc_source_find(config->scheme);
+    const pc_source_ops *ops = config->source != NULL ? config->source : pc_source_find(config->scheme);
     pc_source_hooks hooks = {pc_intake_message, pc_worker_source_up, pc_worker_source_down,
-                             pc_worker_source_cancelled, worker};
+                             pc_worker_source_cancelled, worker, pc_observe_depth};
 
     if (ops == NULL) {
         return pc_fail(err, PC_EUNSUP, "no C driver for broker scheme %s", config->scheme);
@@ -167,8 +170,10 @@ init(pc_worker *worker)
     pc_link_init(&worker->storing);
     pc_buf_init(&worker->scratch);
     pc_buf_init(&worker->head_text);
+    pc_buf_init(&worker->upgraded);
     pc_defer_init(&worker->dispatch, pc_intake_dispatch, worker);
     pc_timer_init(&worker->reconnect, pc_worker_reconnect_due, worker);
+    pc_timer_init(&worker->look, pc_observe_queues, worker);
 }
 
 pc_worker *
@@ -187,6 +192,9 @@ pc_worker_new(const pc_worker_config *config, const pc_runner *runner,
     worker->hooks = *hooks;
     worker->log = log;
     worker->loop = pc_loop_new(err);
+    if (worker->loop != NULL) {
+        pc_events_init(&worker->events, worker->loop, log);
+    }
     if (worker->loop == NULL || make_pool(worker, err) < 0 || make_store(worker, err) < 0
         || make_source(worker, err) < 0) {
         goto fail;
@@ -219,6 +227,7 @@ pc_worker_free(pc_worker *worker)
     if (worker == NULL) {
         return;
     }
+    pc_probe_free(worker->probe);
     if (worker->pool != NULL) {
         worker->pool->ops->destroy(worker->pool);
     }
@@ -236,12 +245,22 @@ pc_worker_free(pc_worker *worker)
     pc_worker_free_revoked(worker);
     if (worker->loop != NULL) {
         pc_loop_clear_timer(worker->loop, &worker->reconnect);
+        pc_loop_clear_timer(worker->loop, &worker->look);
         pc_loop_undefer(worker->loop, &worker->dispatch);
     }
+    pc_events_fini(&worker->events);
     pc_buf_fini(&worker->scratch);
     pc_buf_fini(&worker->head_text);
+    pc_buf_fini(&worker->upgraded);
     pc_loop_free(worker->loop);
+    pc_metrics_free(worker->metrics);
     pc_free(worker);
+}
+
+pc_events *
+pc_worker_events(pc_worker *worker)
+{
+    return &worker->events;
 }
 
 pc_loop *
@@ -285,11 +304,16 @@ pc_worker_task(pc_worker *worker, const pc_spec *options, pc_err *err)
     if (spec == NULL && (spec = new_spec(worker, options->name, err)) == NULL) {
         return -1;
     }
+    if (pc_observe_task(worker, spec, err) < 0) {
+        return -1;
+    }
     spec->acks_late = options->acks_late;
     spec->acks_on_failure = options->acks_on_failure;
     spec->acks_on_timeout = options->acks_on_timeout;
     spec->reject_on_worker_lost = options->reject_on_worker_lost;
     spec->ignore_result = options->ignore_result;
+    spec->send_events = options->send_events;
+    spec->watched = options->watched;
     spec->time_limit = options->time_limit;
     spec->soft_time_limit = options->soft_time_limit;
     spec->rate = options->rate;
@@ -391,5 +415,8 @@ pc_worker_turn(pc_worker *worker, pc_mono until, pc_err *err)
         return -1;
     }
     watch_clock(worker);
+    if (worker->metrics != NULL) {
+        pc_observe_turn(worker);
+    }
     return 1;
 }

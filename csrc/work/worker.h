@@ -6,6 +6,7 @@
 
 #include "io/broker.h"
 #include "io/store.h"
+#include "work/events.h"
 #include "work/pool.h"
 
 typedef struct pc_worker_config {
@@ -18,6 +19,7 @@ typedef struct pc_worker_config {
     bool retry_on_startup;
     int max_retries;               // -1: for ever
     unsigned eta_limit;            // most held ETA jobs, 0: unlimited
+    double park_after;             // seconds; what is due later waits in a broker that can, 0: is held here
     bool disable_rate_limits;
     bool want_received;            // call received()
     bool want_accepted;            // call accepted()
@@ -33,8 +35,11 @@ typedef enum pc_revoked { PC_REVOKED_EXPIRED, PC_REVOKED_BY_ID, PC_REVOKED_TERMI
 typedef struct pc_worker_hooks {
     void (*ready)(void *ctx);                                 // consuming, first time and after each reconnect
     void (*down)(void *ctx, const pc_err *why, int attempt, double next_try);  // next_try < 0: gave up
-    void (*received)(void *ctx, pc_job *job);
+    /* True: it is not to run, `how` settles it. */
+    bool (*received)(void *ctx, pc_job *job, pc_settle *how);
     void (*accepted)(void *ctx, pc_job *job);
+    /* A message that is not of protocol 2: packs what it is in protocol 2 into `frame`, or returns false. */
+    bool (*upgrade)(void *ctx, const pc_message *message, pc_buf *frame);
     /* A message that is no runnable task. The return value settles it. */
     pc_settle (*bad)(void *ctx, pc_bad why, const pc_message *message, const pc_err *err);
     /* Started and its process is gone (worker lost, hard limit, terminated). Stores what is to be stored. */
@@ -56,12 +61,18 @@ pc_worker *pc_worker_new(const pc_worker_config *config, const pc_runner *runner
                          const pc_worker_hooks *hooks, const pc_log *log, pc_err *err);
 void pc_worker_free(pc_worker *worker);
 pc_loop *pc_worker_loop(pc_worker *worker);
+/* Its events; `tasks` is off at first. */
+pc_events *pc_worker_events(pc_worker *worker);
 
 /* Registers a task or changes its options; the name is copied. */
 int pc_worker_task(pc_worker *worker, const pc_spec *spec, pc_err *err);
 pc_spec *pc_worker_spec(pc_worker *worker, pc_slice name);
 int pc_worker_add_queue(pc_worker *worker, const pc_queue *queue, pc_err *err);
 int pc_worker_drop_queue(pc_worker *worker, const char *name, pc_err *err);
+
+/* Answers /livez, /readyz and /metrics on this address (port 0: any), whatever the loop or an interpreter is busy with. Once, before
+ * the start. Returns the port, or -1: the worker can be used all the same. */
+int pc_worker_http(pc_worker *worker, const char *host, int port, pc_err *err);
 
 /* Starts pool and connection. */
 int pc_worker_start(pc_worker *worker, pc_err *err);
@@ -72,8 +83,11 @@ void pc_worker_stop(pc_worker *worker, pc_stop how, pc_mono deadline);
 
 /* Marks the id revoked. Returns the job if it is here, else NULL. */
 pc_job *pc_worker_revoke(pc_worker *worker, pc_slice id, bool terminate, int signum, pc_err *err);
+/* Another broker of the same kind from the next attempt to connect on; for the hook down(). PC_EUNSUP. */
+int pc_worker_redirect(pc_worker *worker, const pc_broker_config *broker, pc_err *err);
 int pc_worker_prefetch(pc_worker *worker, unsigned count, pc_err *err);
 int pc_worker_resize(pc_worker *worker, int size, pc_err *err);
+void pc_worker_restart_pool(pc_worker *worker);
 
 typedef struct pc_worker_stats {
     uint64_t received;

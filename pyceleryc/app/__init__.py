@@ -30,7 +30,7 @@ default_app: Any = Proxy(lambda: _state.default_app)
 
 def bugreport(app: Any = None) -> str:
     """Return what a bug report should tell about this installation."""
-    return app_or_default(app).bugreport()  # type: ignore[no-any-return]
+    return app_or_default(app).bugreport()
 
 
 def shared_task(*args: Any, **kwargs: Any) -> Any:

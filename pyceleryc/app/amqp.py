@@ -8,19 +8,25 @@ from typing import Any
 
 from kombu import Connection, Consumer, Exchange, Producer, Queue, pools
 from kombu.common import Broadcast
+from kombu.exceptions import EncodeError
 from kombu.compression import compress
 
 from pyceleryc import signals
 from pyceleryc.app import routes as _routes
 from pyceleryc.app.batch import Batch
-from pyceleryc.app.drivers import broker_config, broker_urls, queue_config
-from pyceleryc.app.messages import TaskMessages, encode, task_message, unix_time
+from pyceleryc.app.delayed import Delayed
+from pyceleryc.app.drivers import broker_config, broker_urls, queue_config, scheme_of
+from pyceleryc.app.messages import TaskMessages, cannot_encode, encode, task_message, unix_time
 from pyceleryc.app.publisher import NO_RETRY, Publisher, RetryPolicy
 from pyceleryc.app.queues import Queues
 
 __all__ = ('AMQP', 'Queues', 'task_message')
 
 _DELIVERY_MODES = {'transient': 1, 'persistent': 2}
+#: Kombu knows no such broker, or another one of that name.
+_OWN_BROKERS = frozenset({'memory', 'sqlite'})
+#: As :func:`scheme_of` names them.
+_RABBITMQ = frozenset({'amqp', 'amqps'})
 #: Settings that change what AMQP has computed from them.
 _ROUTING_SETTINGS = ('task_routes', 'task_queues', 'task_default_', 'task_create_missing',
                      'task_queue_max_priority')
@@ -38,15 +44,16 @@ class AMQP(TaskMessages):
 
     def __init__(self, app: Any) -> None:
         self.app = app
-        self.task_protocols = {1: self.as_task_v1, 2: self.as_task_v2}
+        self.task_protocols: dict[int, Callable[..., Any]] = {1: self.as_task_v1, 2: self.as_task_v2}
         self._producer_pool: Any = None
         self._rtable: Any = None
+        self._delayed = Delayed(app)
         self.app._conf_changed.append(self._handle_conf_update)
 
     # -- what the settings say ------------------------------------------------------------
 
     @property
-    def create_task_message(self) -> Callable[..., task_message]:
+    def create_task_message(self) -> Callable[..., Any]:
         """The method that makes messages of the protocol in use."""
         return self.task_protocols[self.app.send_settings.protocol]
 
@@ -135,7 +142,7 @@ class AMQP(TaskMessages):
 
     def TaskConsumer(  # noqa: N802  the public name
         self, channel: Any, queues: Any = None, accept: Any = None, **kw: Any,
-    ) -> Consumer:
+    ) -> Any:
         """Make a consumer of the queues that workers consume from."""
         if accept is None:
             accept = self.app.conf.accept_content
@@ -148,6 +155,7 @@ class AMQP(TaskMessages):
             self.__dict__.pop('router', None)
         if any(name.startswith(('broker_', 'BROKER_')) for name in names):
             self.__dict__.pop('publisher', None)
+            self._delayed.reached.clear()
 
     # -- connections ------------------------------------------------------------------------
 
@@ -172,7 +180,7 @@ class AMQP(TaskMessages):
         configs = [broker_config(conf, url) for url in broker_urls(conf.broker_write_url)]
         usable = [config for config in configs if config is not None]
         # One URL without a driver takes all of them to kombu, which does the failover.
-        return Publisher(usable) if len(usable) == len(configs) else None
+        return Publisher(usable, conf.broker_failover_strategy) if len(usable) == len(configs) else None
 
     @property
     def producer(self) -> Any:
@@ -182,14 +190,20 @@ class AMQP(TaskMessages):
     def batch(self) -> AbstractContextManager[Batch | None]:
         """Return a context manager that collects the tasks sent in its block by this thread.
 
-        They leave together at its end: in one write to RabbitMQ, in one transaction of SQLite.
+        They leave together at its end: in one write to RabbitMQ or Redis, in one transaction of SQLite.
         If the block raises none of them is sent.  ``before_task_publish`` is sent in the block,
         ``after_task_publish`` once the messages have left.  What is sent with a kombu producer
         or connection of the caller's, and through transports without a C driver, leaves at once.
         """
-        if self.publisher is None or is_patched(Producer.publish):
+        if self.publisher is None or self.is_instrumented:
             return nullcontext()
         return self.publisher.collect()
+
+    @property
+    def is_instrumented(self) -> bool:
+        """Has somebody replaced kombu's ``Producer.publish``?  It is used then, where kombu knows the broker (D18)."""
+        return is_patched(Producer.publish) and scheme_of(
+            broker_urls(self.app.conf.broker_write_url)[0]) not in _OWN_BROKERS
 
     @property
     def current_batch(self) -> Batch | None:
@@ -235,11 +249,13 @@ class AMQP(TaskMessages):
         settings = self.app.send_settings
         queue = self._queue(queue, exchange)
         exchange, routing_key = self._destination(queue, exchange, routing_key, exchange_type)
-        if declare is None and queue is not None and not isinstance(queue, Broadcast):
+        if declare is None and queue is not None and self._declares(queue):
             declare = [queue]
         policy = {**settings.retry_policy, **(retry_policy or {})}
         retry = settings.retry if retry is None else retry
         own, properties, body, sent_event = message
+        if own.get('eta'):
+            exchange, routing_key = self._delay(own['eta'], queue, exchange, routing_key, producer)
         all_headers = {**own, **headers} if headers else dict(own)
         properties = {**kwargs, **properties}
         if signals.before_task_publish.receivers:
@@ -248,7 +264,7 @@ class AMQP(TaskMessages):
                 declare=declare, headers=all_headers, properties=properties,
                 retry_policy=policy)
         self._publish(
-            producer, body, exchange=exchange, routing_key=routing_key, declare=declare,
+            name, producer, body, exchange=exchange, routing_key=routing_key, declare=declare,
             headers=all_headers, properties=properties, retry=retry, policy=policy,
             serializer=serializer or settings.serializer,
             compression=compression or settings.compression,
@@ -262,6 +278,15 @@ class AMQP(TaskMessages):
             tell()
         else:
             batch.afterwards(tell)
+
+    def _declares(self, queue: Any) -> bool:
+        """Tell whether publishing to *queue* declares it.
+
+        Queues of :class:`Broadcast` are their consumers'; but a Redis producer must know that their exchange
+        is a fanout, which is all that declaring one does there.
+        """
+        return not isinstance(queue, Broadcast) or (
+            self.publisher is not None and self.publisher.scheme == 'redis')
 
     def _queue(self, queue: Any, exchange: Any) -> Queue | None:
         if queue is None and exchange is None:
@@ -284,16 +309,35 @@ class AMQP(TaskMessages):
                            or self.app.conf.task_default_routing_key)
         return getattr(exchange, 'name', exchange), routing_key
 
+    def _delay(
+        self, eta: str, queue: Queue | None, exchange: str, routing_key: str | None, producer: Any,
+    ) -> tuple[str, str | None]:
+        """Return exchange and key for a message with an ETA: RabbitMQ may keep it until then."""
+        connection = getattr(producer, 'connection', None)
+        if connection is not None:
+            is_rabbitmq = connection.transport.driver_type == 'amqp'
+        else:
+            is_rabbitmq = scheme_of(broker_urls(self.app.conf.broker_write_url)[0]) in _RABBITMQ
+        return self._delayed.route(unix_time(eta), queue, exchange, routing_key, connection) if is_rabbitmq else (
+            exchange, routing_key)
+
     def _delivery_mode(self, queue: Queue | None, delivery_mode: Any) -> int:
         if delivery_mode is None and queue is not None and queue.exchange is not None:
             delivery_mode = queue.exchange.delivery_mode
         mode = delivery_mode or self.app.send_settings.delivery_mode
         return int(_DELIVERY_MODES.get(mode, mode))
 
-    def _publish(self, producer: Any, body: Any, **how: Any) -> None:
+    def _publish(self, name: str, producer: Any, body: Any, **how: Any) -> None:
+        try:
+            self._publish_with(producer, body, **how)
+        except EncodeError as exc:
+            args, kwargs = (body['args'], body['kwargs']) if isinstance(body, Mapping) else body[:2]
+            raise cannot_encode(name, args, kwargs, exc, how['serializer']) from exc
+
+    def _publish_with(self, producer: Any, body: Any, **how: Any) -> None:
         if producer is not None:
             self._publish_with_kombu(producer, body, **how)
-        elif self.publisher is None or is_patched(Producer.publish):
+        elif self.publisher is None or self.is_instrumented:
             with self.producer_pool.acquire(block=True) as pooled:
                 self._publish_with_kombu(pooled, body, **how)
         else:

@@ -22,12 +22,28 @@ BACKEND_ALIASES = {
     'redis': 'pyceleryc.backends.redis:RedisBackend',
     'rediss': 'pyceleryc.backends.redis:RedisBackend',
     'redis+socket': 'pyceleryc.backends.redis:RedisBackend',
+    'sentinel': 'pyceleryc.backends.redis:SentinelBackend',
     'rpc': 'pyceleryc.backends.rpc:RPCBackend',
     'sqlite': 'pyceleryc.backends.sqlite:SQLiteBackend',
     'cache': 'pyceleryc.backends.cache:CacheBackend',
     'memory': 'pyceleryc.backends.cache:CacheBackend',
+    'azureblockblob': 'pyceleryc.backends.azureblockblob:AzureBlockBlobBackend',
+    's3': 'pyceleryc.backends.s3:S3Backend',
+    'dynamodb': 'pyceleryc.backends.dynamodb:DynamoDBBackend',
+    'database': 'pyceleryc.backends.database:DatabaseBackend',
+    'db': 'pyceleryc.backends.database:DatabaseBackend',
+    'file': 'pyceleryc.backends.filesystem:FilesystemBackend',
+    'filesystem': 'pyceleryc.backends.filesystem:FilesystemBackend',
     'disabled': 'pyceleryc.backends.base:DisabledBackend',
 }
+#: Stores of Celery for which there is no server or emulator to test them with.
+ELSEWHERE = frozenset({
+    'arangodb', 'cassandra', 'consul', 'cosmosdbsql', 'couchbase', 'couchdb', 'elasticsearch', 'gs', 'mongodb'})
+NOT_HERE = """\
+The result store {0!r} of Celery is not part of pyceleryc. Use another one ({1}); or write a subclass of \
+pyceleryc.backends.base:KeyValueStoreBackend and set result_backend, or override_backends, to \
+"package.module:Class"; or install a package that has one as an entry point "celery.result_backends".\
+"""
 ENTRY_POINTS = 'celery.result_backends'
 
 
@@ -53,6 +69,8 @@ def by_name(
     if not isinstance(backend, str):
         return backend
     aliases = _aliases(loader, extension_namespace)
+    if backend in ELSEWHERE and backend not in aliases:
+        raise ImproperlyConfigured(NOT_HERE.format(backend, ', '.join(sorted(aliases))))
     try:
         found = symbol_by_name(backend, aliases)
     except (ValueError, ImportError, AttributeError) as exc:

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 from uuid import NAMESPACE_OID, uuid3, uuid4
 
-from kombu.clocks import LamportClock
 from kombu.utils.uuid import uuid as make_uuid
 
 from pyceleryc import _state
@@ -30,6 +29,7 @@ from pyceleryc.app.annotations import prepare as prepare_annotations
 from pyceleryc.app.autoretry import add_autoretry_behaviour
 from pyceleryc.app.configuring import Configuring
 from pyceleryc.app.connections import Connections
+from pyceleryc.app.models import take_models
 from pyceleryc.app.options import check_function, warn_of_other
 from pyceleryc.app.periodic import Periodic
 from pyceleryc.app.registry import TaskRegistry
@@ -38,6 +38,7 @@ from pyceleryc.app.utils import AppPickler, _unpickle_app, _unpickle_app_v2, app
 from pyceleryc.canvas import signature
 from pyceleryc.loaders import get_loader_cls
 from pyceleryc.local import PromiseProxy, maybe_evaluate
+from pyceleryc.utils.clock import LogicalClock
 from pyceleryc.utils.dispatch import Signal
 from pyceleryc.utils.functional import head_from_fun
 from pyceleryc.utils.imports import gen_task_name, instantiate, symbol_by_name
@@ -115,7 +116,7 @@ class Celery(Configuring, Connections, Periodic, Sending):
         self.autofinalize = autofinalize
         self.namespace = namespace
         self.strict_typing = strict_typing
-        self.clock = LamportClock()
+        self.clock = LogicalClock()
         self.user_options: Any = defaultdict(set)
         self.steps: Any = defaultdict(set)
         self._init_settings(config_source, {**(changes or {}), **kwargs}, broker, backend, include)
@@ -210,7 +211,8 @@ class Celery(Configuring, Connections, Periodic, Sending):
         """Decorator: make a task of a function (FEATURES 1.2).
 
         Used bare, or with options: any attribute of :class:`Task`, and *name*, *base*, *bind*,
-        *shared* (register it with other apps, too), *filter*, *lazy*.
+        *shared* (register it with other apps, too), *filter*, *lazy*; and those of
+        ``app/models.py``: *pydantic*, *pydantic_strict*, *pydantic_context*, *pydantic_dump_kwargs*.
         """
         def decorate(
             fun: Callable[..., Any], shared: bool = True, lazy: bool = True,
@@ -249,7 +251,8 @@ class Celery(Configuring, Connections, Periodic, Sending):
         if name in self._tasks:
             return self._tasks[name]
         base = base or self.Task
-        run = fun if bind else staticmethod(fun)
+        run = take_models(fun, self, name, options)
+        run = run if bind else staticmethod(run)
         if 'backend' in options:
             options['_backend'] = options.pop('backend')
         task = type(fun.__name__, (base,), {
@@ -375,6 +378,10 @@ class Celery(Configuring, Connections, Periodic, Sending):
             found = getattr(self._local, 'backend', None)
         return self._make_backend() if found is None else found
 
+    @backend.setter
+    def backend(self, backend: Any) -> None:
+        self._backend_cache = backend
+
     def _make_backend(self) -> Any:
         # One thread makes the shared one: with two, some results would go to nobody's queue.
         with self._finalize_mutex:
@@ -386,10 +393,6 @@ class Celery(Configuring, Connections, Periodic, Sending):
             else:
                 self._local.backend = made
             return made
-
-    @backend.setter
-    def backend(self, backend: Any) -> None:
-        self._backend_cache = backend
 
     def _get_backend(self) -> Any:
         # Imported here: the backends import the app package.
@@ -507,7 +510,7 @@ class Celery(Configuring, Connections, Periodic, Sending):
         return make_oid(id(self))
 
     @property
-    def thread_oid(self) -> str:
+    def thread_oid(self) -> str:  # type: ignore[override]
         """Id of this app in this thread; replies are sent to it."""
         return self._local.oid
 

@@ -136,6 +136,18 @@ class Configuring:
         """Change the settings of the source before they are used; to be overridden."""
         return c
 
+    def setup_security(
+        self, allowed_serializers: Iterable[str] | None = None, key: str | None = None,
+        key_password: bytes | None = None, cert: str | None = None, store: str | None = None,
+        digest: str | None = None, serializer: str = 'json',
+    ) -> None:
+        """Sign messages; see :func:`pyceleryc.security.setup_security`."""
+        # Imported here: few need it.
+        from pyceleryc.security import setup_security
+
+        setup_security(
+            allowed_serializers, key, key_password, cert, store, digest, serializer, app=self)
+
     # -- sources ------------------------------------------------------------------------------
 
     def config_from_object(

@@ -1,13 +1,31 @@
 """Connections to the broker through kombu (FEATURES 1.28, 2.1)."""
 from __future__ import annotations
 
+import os
 from typing import Any
 
+import kombu.transport
 from kombu import pools
+from kombu.utils.imports import symbol_by_name
 
+from pyceleryc.app.drivers import broker_urls, scheme_of
 from pyceleryc.utils.objects import FallbackContext
 
 __all__ = ('Connections',)
+
+#: Transports of our own, imported when they are used.
+_TRANSPORTS = {
+    'sqlite': 'pyceleryc.app.transports:SQLite', 'memory': 'pyceleryc.app.transports:Memory',
+    'filesystem': 'pyceleryc.app.transports:FileSystem',
+}
+# For connections that others make; kombu has no transport of this name.
+kombu.transport.TRANSPORT_ALIASES.setdefault('sqlite', _TRANSPORTS['sqlite'])
+
+
+def own_transport(url: str) -> Any:
+    """Return our own transport class for *url*, or None: kombu has one."""
+    name = _TRANSPORTS.get(scheme_of(url))
+    return name and symbol_by_name(name)
 
 
 class Connections:
@@ -56,13 +74,14 @@ class Connections:
         login_method: str | None = None, failover_strategy: Any = None, **kwargs: Any,
     ) -> Any:
         conf = self.conf
+        own = own_transport(broker_urls(url)[0])
         return self.amqp.Connection(
             url,
             userid or conf.broker_user,
             password or conf.broker_password,
             virtual_host or conf.broker_vhost,
             port or conf.broker_port,
-            transport=transport or conf.broker_transport,
+            transport=transport or conf.broker_transport or own,
             ssl=conf.broker_use_ssl if ssl is None else ssl,
             heartbeat=heartbeat,
             login_method=login_method or conf.broker_login_method,
@@ -111,3 +130,16 @@ class Connections:
     def _acquire_producer(self) -> Any:
         return self.producer_pool.acquire(
             block=True, timeout=self.conf.broker_pool_acquire_timeout)
+
+
+#: Kombu's pools of the parent: kept, because closing them would talk on the parent's sockets.
+_inherited: list[Any] = []
+
+
+def _after_fork() -> None:
+    for group in (pools.connections, pools.producers):
+        _inherited.append(dict(group))
+        group.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -42,7 +42,7 @@ class Context:
     group_index: int | None = None
     headers: dict[str, Any] | None = None
     hostname: str | None = None
-    id: str | None = None
+    id: Any = None  # str, or None outside of a run
     ignore_result = False
     is_eager = False
     kwargs: Any = None

@@ -8,6 +8,7 @@ from typing import Any
 
 from kombu.matcher import match
 from kombu.pidbox import Mailbox
+from kombu.utils.functional import maybe_list
 
 from pyceleryc.app.drivers import has_fanout
 from pyceleryc.exceptions import DuplicateNodenameWarning, ImproperlyConfigured
@@ -212,11 +213,26 @@ class Control:
     ) -> Any:
         """Have a task (or a list of them) not run; it is ignored if it has run.
 
+        With ``worker_durable_revokes`` the ids are stored first, for workers that start later.
+
         :param task_id: its id, or several.
         :param terminate: end it if it runs, by *signal* to its process.
+        :raises OperationalError: the broker, or the store of revoked ids, cannot be reached.
         """
-        return self.broadcast('revoke', destination=destination, arguments={
-            'task_id': task_id, 'terminate': terminate, 'signal': signal}, **kwargs)
+        arguments = {'task_id': task_id, 'terminate': terminate, 'signal': signal}
+        if self.app.conf.worker_durable_revokes:
+            self.durable_revokes.add(
+                [str(item) for item in maybe_list(task_id) or ()], self.app.conf.worker_durable_revokes_expires)
+            arguments['durable'] = True  # the workers need not do that once more
+        return self.broadcast('revoke', destination=destination, arguments=arguments, **kwargs)
+
+    @cached_property
+    def durable_revokes(self) -> Any:
+        """Where revoked ids are kept (:class:`~pyceleryc.backends.revokes.RevokeStore`); None without ``worker_durable_revokes``."""
+        # The backend must be imported when it is wanted only.
+        from pyceleryc.backends.revokes import durable_revokes
+
+        return durable_revokes(self.app)
 
     def revoke_by_stamped_headers(
         self, headers: dict[str, Any], destination: Any = None, terminate: bool = False,

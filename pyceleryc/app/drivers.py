@@ -2,22 +2,24 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kombu import Queue
+from kombu import Connection, Queue
+from kombu.transport import get_transport_cls
 from kombu.utils.url import parse_url
 
 from pyceleryc import _core, _state
 from pyceleryc.app.redis_driver import redis_config
 from pyceleryc.exceptions import ImproperlyConfigured
 
-__all__ = ('broker_urls', 'broker_config', 'queue_config', 'scheme_of', 'has_fanout')
+__all__ = ('broker_urls', 'broker_config', 'queue_config', 'scheme_of', 'has_fanout',
+           'failover')
 
 DEFAULT_URL = 'amqp://'
 #: Names of kombu's transports for the driver that we call ``amqp``.
 _ALIASES = {'pyamqp': 'amqp', 'librabbitmq': 'amqp', 'amqps': 'amqps', '': 'amqp',
-            'rediss': 'redis', 'redis+socket': 'redis'}
+            'rediss': 'redis', 'redis+socket': 'redis', 'sentinel': 'redis'}
 #: How long a publish may wait for room, the connection or a confirm; seconds (D16).
 PUBLISH_TIMEOUT = 30.0
 #: Keys of ``broker_use_ssl`` and what the core calls them.
@@ -29,11 +31,35 @@ _SSL_KEYS = {
 
 
 def broker_urls(urls: Any) -> list[str]:
-    """Return the URLs of a broker setting: one, several separated by ``;``, or a list."""
+    """Return the URLs of a broker setting: one, several separated by ``;``, or a list.
+
+    Those of Sentinels are one broker together and stay together, separated by ``;``.
+    """
     if not urls:
         return [DEFAULT_URL]
     parts = urls.split(';') if isinstance(urls, str) else list(urls)
-    return [part.strip() for part in parts if part and part.strip()] or [DEFAULT_URL]
+    found = [part.strip() for part in parts if part and part.strip()] or [DEFAULT_URL]
+    if not found[0].lower().startswith('sentinel://'):
+        return found
+    return [';'.join(found)]
+
+
+def failover(brokers: Sequence[Any], strategy: Any) -> Iterator[Any]:
+    """Return the endless sequence of those to try after the first of *brokers*.
+
+    :param strategy: setting ``broker_failover_strategy``: the name of one of kombu's (round-robin,
+        shuffle), or a function that makes an endless iterator of a list; None means round-robin.
+    :raises ImproperlyConfigured: there is no such strategy.
+    """
+    make = Connection.failover_strategies.get(strategy or 'round-robin', strategy)
+    if not callable(make):
+        known = ', '.join(sorted(Connection.failover_strategies))
+        raise ImproperlyConfigured(
+            f'broker_failover_strategy {strategy!r} is unknown: use one of {known}, or a function')
+    order = iter(make(list(brokers)))
+    # Kombu's begin with the first, which is in use.
+    next(order, None)
+    return order
 
 
 def scheme_of(url: str) -> str:
@@ -43,13 +69,16 @@ def scheme_of(url: str) -> str:
     return _ALIASES.get(scheme, scheme)
 
 
-#: Brokers of our own that cannot say one thing to many; kombu's transports all can, in a way.
-_WITHOUT_FANOUT = frozenset({'sqlite', 'memory'})
-
-
 def has_fanout(url: Any) -> bool:
-    """Tell whether remote control and events are possible with the broker at *url*."""
-    return scheme_of(broker_urls(url)[0]) not in _WITHOUT_FANOUT
+    """Tell whether the broker at *url* can say one thing to many: remote control and events need that."""
+    scheme = scheme_of(broker_urls(url)[0])
+    if scheme in _core.SCHEMES:
+        return True
+    try:
+        transport = get_transport_cls(scheme.partition('+')[0])
+    except (ImportError, KeyError):  # whoever connects will hear of it
+        return False
+    return 'fanout' in transport.implements.exchange_type
 
 
 def broker_config(conf: Any, url: str, role: str = 'write') -> dict[str, Any] | None:
@@ -77,8 +106,7 @@ def broker_config(conf: Any, url: str, role: str = 'write') -> dict[str, Any] | 
     elif scheme == 'memory':
         config['hub'] = _state.get_memory_hub()
     elif scheme == 'sqlite':
-        config['vhost'] = _database_path(url)
-        config['synchronous'] = _SYNCHRONOUS[str(options.get('synchronous', 'normal')).lower()]
+        config.update(sqlite_config(url, options))
     else:
         config.update(_amqp_config(conf, url, scheme))
     return config
@@ -89,6 +117,12 @@ _SYNCHRONOUS = {'off': 0, '0': 0, 'normal': 1, '1': 1, 'full': 2, '2': 2}
 
 def _confirm_mode(value: Any) -> int:
     return 1 if value is None else 2 if value else 0
+
+
+def sqlite_config(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the core must know of a database: *options* are the transport options."""
+    return {'vhost': _database_path(url),
+            'synchronous': _SYNCHRONOUS[str(options.get('synchronous', 'normal')).lower()]}
 
 
 def _database_path(url: str) -> str:
@@ -103,7 +137,7 @@ def _amqp_config(conf: Any, url: str, scheme: str) -> dict[str, Any]:
     parts = parse_url(url if '://' in url else f'amqp://{url}')
     use_ssl = conf.broker_use_ssl or parts.get('ssl') or scheme == 'amqps'
     return {
-        'scheme': 'amqps' if use_ssl else 'amqp',
+        'scheme': 'amqp',
         'host': parts.get('hostname') or conf.get('broker_host') or '127.0.0.1',
         'port': int(parts.get('port') or conf.get('broker_port') or (5671 if use_ssl else 5672)),
         'vhost': parts.get('virtual_host') or conf.get('broker_vhost') or '/',

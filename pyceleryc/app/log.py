@@ -99,7 +99,7 @@ class Logging:
             sys.stdout = proxy
         if stderr:
             sys.stderr = proxy
-        return proxy  # type: ignore[no-any-return]
+        return proxy
 
     def setup_logging_subsystem(
         self, loglevel: Any = None, logfile: Any = None, format: Any = None,

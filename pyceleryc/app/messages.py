@@ -51,6 +51,14 @@ def iso_text(when: Any) -> Any:
     return when if not when or isinstance(when, str) else when.isoformat()
 
 
+def check_iso(name: str, what: str, text: str) -> None:
+    """Raise ValueError unless *text* is a time: a worker could do nothing with the message."""
+    try:
+        unix_time(text)
+    except ValueError as exc:
+        raise ValueError(f'task {name!r}: {what} is no ISO-8601 time: {text!r}') from exc
+
+
 def unix_time(iso: str) -> float:
     """Return the Unix time of an ISO-8601 text; without offset it is UTC."""
     return _core.iso_to_timestamp(iso)
@@ -69,11 +77,24 @@ def encode(body: Any, serializer: str | None) -> tuple[str, str, bytes | str]:
     :raises EncodeError: the body cannot be serialized so.
     """
     if not is_plain_json(serializer):
-        return dumps(body, serializer)  # type: ignore[no-any-return]
+        return dumps(body, serializer)
     try:
         return 'application/json', 'utf-8', _core.json_dumps(body)
     except Exception as exc:
         raise EncodeError(str(exc)) from exc
+
+
+def cannot_encode(
+    name: str, args: Any, kwargs: Any, why: Exception, serializer: str | None = 'json',
+) -> EncodeError:
+    """Return the error that says which argument of the task *name* cannot be serialized."""
+    values = [*enumerate(args or ()), *(kwargs or {}).items()]
+    for where, value in values:
+        try:
+            encode(value, serializer)
+        except Exception as exc:
+            return EncodeError(f'task {name!r}: argument {where!r} cannot be serialized: {exc}')
+    return EncodeError(f'task {name!r} cannot be serialized: {why}')
 
 
 class TaskMessages:
@@ -163,13 +184,23 @@ class TaskMessages:
         if not (countdown or eta or expires is not None):
             return None, None
         check_call(name, countdown=countdown, eta=eta, expires=expires)
+        for what, text in (('eta', eta), ('expires', expires)):
+            if isinstance(text, str):
+                check_iso(name, what, text)
         if countdown:
-            seconds_in_range(countdown, 'countdown')
-            eta = self._now(now, timezone) + timedelta(seconds=countdown)
+            eta = self._after(name, 'countdown', countdown, now, timezone)
         if isinstance(expires, numbers.Real):
-            seconds_in_range(float(expires), 'expires')
-            expires = self._now(now, timezone) + timedelta(seconds=float(expires))
+            expires = self._after(name, 'expires', float(expires), now, timezone)
         return iso_text(eta), iso_text(expires)
+
+    def _after(
+        self, name: str, what: str, seconds: float, now: datetime | None, timezone: Any,
+    ) -> datetime:
+        try:
+            seconds_in_range(seconds, what)
+            return self._now(now, timezone) + timedelta(seconds=seconds)
+        except (OverflowError, ValueError) as exc:
+            raise type(exc)(f'task {name!r}: {what} is out of range: {seconds!r}') from exc
 
     def _now(self, now: datetime | None, timezone: Any) -> datetime:
         return maybe_make_aware(now or self.app.now(), tz=timezone or self.app.timezone)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from numbers import Real
 from typing import Any
+
+from kombu import compression as compressions
+from kombu.exceptions import SerializerNotInstalled
+from kombu.serialization import registry as serializers
 
 from pyceleryc.exceptions import CeleryWarning
 from pyceleryc.utils.time import rate
@@ -49,6 +53,19 @@ def _is_time(value: Any) -> bool:
     return isinstance(value, (datetime, str))
 
 
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_priority(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
+
+
+def _are_signatures(value: Any) -> bool:
+    several = value if isinstance(value, (list, tuple)) else [value]
+    return all(item is None or isinstance(item, Mapping) for item in several)
+
+
 _SECONDS = 'a number of seconds'
 _LIMIT = 'a number of seconds, not negative; or None'
 _EXCEPTIONS = 'a tuple of exception classes'
@@ -75,6 +92,16 @@ _CALL_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     'eta': (_is_time, 'a datetime'),
     'expires': (lambda value: _is_number(value) or _is_time(value), 'a number of seconds, or a datetime'),
     'max_retries': _CHECKS['max_retries'],
+    'time_limit': _CHECKS['time_limit'],
+    'soft_time_limit': _CHECKS['soft_time_limit'],
+    'priority': (_is_priority, 'an integer from 0 to 255'),
+    'delivery_mode': (lambda value: value in (1, 2, 'transient', 'persistent'), '"transient" (1) or "persistent" (2)'),
+    'task_id': (_is_text, 'a text'),
+    'shadow': (_is_text, 'a text'),
+    'headers': (_is_mapping, 'a dict'),
+    'retry_policy': (_is_mapping, 'a dict'),
+    'link': (_are_signatures, 'a signature, or a list of them'),
+    'link_error': (_are_signatures, 'a signature, or a list of them'),
 }
 
 
@@ -128,10 +155,33 @@ def check_options(task: str, options: Mapping[str, Any]) -> None:
 def check_call(task: str, **arguments: Any) -> None:
     """The same for arguments of ``apply_async()`` and ``retry()``."""
     _check(task, arguments, _CALL_CHECKS)
+    _check_codecs(task, arguments.get('serializer'), arguments.get('compression'))
+
+
+def _check_codecs(task: str, serializer: str | None, compression: str | None) -> None:
+    """Raise kombu's errors, with the name of *task*, unless both are known (or None).
+
+    :raises SerializerNotInstalled: there is no such serializer.
+    :raises KeyError: there is no such compression.
+    """
+    if serializer and serializer not in serializers._encoders:
+        raise SerializerNotInstalled(
+            f'task {task!r}: there is no serializer {serializer!r}; known: {_names(serializers._encoders)}')
+    if compression:
+        try:
+            compressions.get_encoder(compression)
+        except KeyError:
+            raise KeyError(
+                f'task {task!r}: there is no compression {compression!r}; known: '
+                f'{_names(compressions.encoders())}') from None
+
+
+def _names(known: Iterable[str]) -> str:
+    return ', '.join(sorted(known))
 
 
 def _kind(fits: Callable[[Any], bool], value: Any) -> type[Exception]:
-    out_of_range = fits in (_is_limit, _is_rate) and _is_number(value)
+    out_of_range = fits in (_is_limit, _is_rate, _is_priority) and _is_number(value)
     unreadable = fits is _is_rate and isinstance(value, str)
     return ValueError if out_of_range or unreadable else TypeError
 

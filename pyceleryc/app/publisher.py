@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from kombu import Queue
@@ -16,16 +17,20 @@ from kombu.exceptions import OperationalError
 
 from pyceleryc import _core, _state
 from pyceleryc.app.batch import Batching
-from pyceleryc.app.drivers import queue_config
+from pyceleryc.app.drivers import failover, queue_config
 
 __all__ = ('Publisher', 'RetryPolicy')
 
-#: Seconds that the end of the process waits for confirms (D16).
-EXIT_TIMEOUT = 5.0
+#: Seconds that closing waits for confirms.
+CLOSE_TIMEOUT = 5.0
+#: Seconds that the end of the program waits for them before it says so; it goes on for ``publish_timeout`` then (D16).
+QUIET_TIMEOUT = 2.0
 #: Seconds after which the first attempt to connect tells what went wrong so far.
 REFUSAL_TIMEOUT = 0.05
 #: Seconds that a caller who wants no retries waits for a connection that was lost.
 NO_RETRY_TIMEOUT = 0.1
+#: Seconds that a broker whose connection was lost is waited for, if there are others.
+FAILOVER_TIMEOUT = 4.0
 #: AMQP properties that a message may have.
 PROPERTIES = frozenset({
     'content_type', 'content_encoding', 'delivery_mode', 'priority', 'correlation_id',
@@ -68,10 +73,18 @@ class Publisher(Batching):
     """Publishes through the C driver of the first broker URL that works.
 
     :param configs: configurations of ``_core.Producer``, one per URL.
+    :param strategy: which of them is the next; see :func:`~pyceleryc.app.drivers.failover`.
     """
 
-    def __init__(self, configs: list[dict[str, Any]]) -> None:
+    def __init__(self, configs: list[dict[str, Any]], strategy: Any = None) -> None:
+        if len(configs) > 1:
+            configs = [{**config, 'publish_timeout': min(config['publish_timeout'], FAILOVER_TIMEOUT)}
+                       for config in configs]
         self.configs = configs
+        self.config = configs[0]
+        self._next_configs = failover(configs, strategy)
+        #: Producers of brokers that were left, with what these have not confirmed.
+        self._left: list[Any] = []
         self.scheme = configs[0]['scheme']
         self._lock = threading.Lock()
         #: The ``_core.Producer`` in use, or None; see :attr:`core`.
@@ -89,7 +102,7 @@ class Publisher(Batching):
             return found
         with self._lock:
             if self.current is None:
-                self.current = _core.Producer(self.configs[0])
+                self.current = _core.Producer(self.config)
             return self.current
 
     def new_core_batch(self) -> Any:
@@ -185,9 +198,13 @@ class Publisher(Batching):
         if len(self.configs) < 2:
             return
         with self._lock:
-            self.configs.append(self.configs.pop(0))
+            self.config = next(self._next_configs)
             old, self.current = self.current, None
             self._forget_connection()
+            if old is not None and old.unconfirmed():
+                # Sent when the broker is there again: by flush(), or at the end.
+                self._left.append(old)
+                return
         if old is not None:
             old.close(0)
 
@@ -199,25 +216,33 @@ class Publisher(Batching):
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until the broker has confirmed everything."""
-        if self.current is not None:
-            self.current.flush(timeout)
+        for core in (*self._left, self.current):
+            if core is not None:
+                core.flush(timeout)
 
-    def close(self, timeout: float | None = EXIT_TIMEOUT) -> None:
+    def close(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
         """Flush, then disconnect.  It may be used again: that connects anew."""
         with self._lock:
             core, self.current = self.current, None
+            left, self._left = self._left, []
             self._forget_connection()
-        if core is not None:
-            core.close(timeout)
+        try:
+            for old in left:
+                old.close(timeout)
+        finally:
+            if core is not None:
+                core.close(timeout)
 
     def after_fork(self) -> None:
         """In the child: forget the parent's connection without touching it."""
         self._lock = threading.Lock()
         self._start_batching()
         core, self.current = self.current, None
+        left, self._left = self._left, []
         self._forget_connection()
-        if core is not None:
-            core.abandon()
+        for old in (*left, core):
+            if old is not None:
+                old.abandon()
 
 
 def _after_fork() -> None:
@@ -228,15 +253,26 @@ def _after_fork() -> None:
 def _at_exit() -> None:
     for publisher in list(_state.publishers):
         try:
+            _wait_for_confirms(publisher)
             publisher.close()
-        except _core.CoreError as exc:
+        except (_core.CoreError, KeyboardInterrupt) as exc:
             # Nobody can catch it any more, and the other publishers want to be flushed.
-            _complain(exc)
+            _say(f'messages may be lost at exit: {exc or "interrupted"}')
+            with suppress(_core.CoreError):
+                publisher.close(0)
 
 
-def _complain(exc: BaseException) -> None:
+def _wait_for_confirms(publisher: Publisher) -> None:
+    try:
+        publisher.flush(QUIET_TIMEOUT)
+    except (_core.ConnectionLost, _core.Timeout, _core.WindowFull) as exc:
+        _say(f'waiting for the broker to confirm messages; interrupt to give up: {exc}')
+        publisher.flush(None)
+
+
+def _say(text: str) -> None:
     # Straight to stderr: logging may be shut down already.
-    os.write(2, f'pyceleryc: messages may be lost at exit: {exc}\n'.encode())
+    os.write(2, f'pyceleryc: {text}\n'.encode())
 
 
 os.register_at_fork(after_in_child=_after_fork)

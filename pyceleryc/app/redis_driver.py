@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pyceleryc.exceptions import ImproperlyConfigured
 
-__all__ = ('redis_config',)
+__all__ = ('redis_config', 'sentinel_config')
 
 #: Options of kombu's Redis transport (and our ``lease``) that are numbers of seconds or texts, and
 #: what the core calls them.
@@ -20,6 +20,8 @@ _TEXTS = {'global_keyprefix': 'key_prefix', 'sep': 'sep', 'queue_order_strategy'
 _SSL_KEYS = {'ca_certs': 'ca_file', 'ca_path': 'ca_path', 'certfile': 'cert_file',
              'keyfile': 'key_file', 'password': 'key_password', 'ciphers': 'ciphers',
              'check_hostname': 'check_hostname'}
+#: Of sentinel_kwargs: the core has the timeouts of the server itself.
+_IGNORED = frozenset({'socket_timeout', 'socket_connect_timeout', 'socket_keepalive', 'db', 'decode_responses'})
 _CERT_REQS = {'none': ssl.CERT_NONE, 'optional': ssl.CERT_OPTIONAL, 'required': ssl.CERT_REQUIRED}
 
 
@@ -27,12 +29,13 @@ def redis_config(conf: Any, url: str) -> dict[str, Any]:
     """Return what the core needs besides what all drivers do (PROTOCOL 3.6).
 
     :param url: ``redis://[user:password@]host[:port][/db]``, ``rediss://`` with TLS,
-        ``redis+socket:///path[?virtual_host=db]``.
+        ``redis+socket:///path[?virtual_host=db]``, or those of Sentinels,
+        ``sentinel://host:port;sentinel://host:port``.
     :raises ImproperlyConfigured: an option has a value that makes no sense.
     """
     options = conf.broker_transport_options or {}
     scheme = url.partition('://')[0].lower()
-    parts = urlsplit(url)
+    parts = urlsplit(url.partition(';')[0])
     query = dict(parse_qsl(parts.query))
     config: dict[str, Any] = {
         'scheme': 'redis',
@@ -46,10 +49,42 @@ def redis_config(conf: Any, url: str) -> dict[str, Any]:
         config['host'] = parts.hostname or conf.get('broker_host') or '127.0.0.1'
         config['port'] = int(parts.port or conf.get('broker_port') or 6379)
         config['db'] = _database(unquote(parts.path) or conf.get('broker_vhost') or query.get('db'))
+    if scheme == 'sentinel':
+        config['sentinel'] = sentinel_config(url, options)
     if scheme == 'rediss' or conf.broker_use_ssl:
         config['ssl'] = _tls(conf.broker_use_ssl, query)
     config.update(_options(options))
     return config
+
+
+def sentinel_config(urls: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the core needs to find a master through Sentinel.
+
+    :param urls: of the Sentinels, separated by ``;``.
+    :param options: with ``master_name`` and, as for redis-py, ``sentinel_kwargs`` (``username``,
+        ``password``, ``ssl`` and ``ssl_...`` of the Sentinels; the server's are in the URL and the settings).
+    :raises ImproperlyConfigured: no ``master_name``, or an option the core has nothing for.
+    """
+    if not options.get('master_name'):
+        raise ImproperlyConfigured("'master_name' transport option must be specified.")
+    given = dict(options.get('sentinel_kwargs') or {})
+    config = {
+        'hosts': ';'.join(_sentinel_host(part) for part in urls.split(';') if part),
+        'master_name': str(options['master_name']),
+        'user': given.pop('username', None), 'password': given.pop('password', None),
+    }
+    tls = {name: given.pop(name) for name in list(given) if name.startswith('ssl_')}
+    if given.pop('ssl', bool(tls)):
+        config['ssl'] = _tls(tls, {})
+    unknown = given.keys() - _IGNORED
+    if unknown:
+        raise ImproperlyConfigured(f"Unknown sentinel_kwargs: {', '.join(sorted(unknown))}")
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def _sentinel_host(url: str) -> str:
+    parts = urlsplit(url if '://' in url else f'sentinel://{url}')
+    return f'{parts.hostname or "127.0.0.1"}:{parts.port or 26379}'
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:

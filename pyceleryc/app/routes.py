@@ -76,16 +76,27 @@ class Router:
 
         :raises QueueNotFound: the queue is unknown and must not be created.
         """
+        try:
+            merged = self._merged(options, name, args, kwargs, task_type)
+        except QueueNotFound as exc:
+            raise QueueNotFound(f'task {name!r}: {exc.args[0]}') from None
+        if 'queue' not in merged and self.app is not None:
+            merged['queue'] = self.app.amqp.default_queue
+        return merged
+
+    def _merged(
+        self, options: dict[str, Any], name: str, args: Any, kwargs: Any, task_type: Any,
+    ) -> dict[str, Any]:
         merged = self.expand_destination(options)
         found = self.lookup_route(name, args, kwargs, options, task_type) if self.routes else None
         if found:
+            if not isinstance(found, (Mapping, str, Queue)):
+                raise TypeError(f'task {name!r}: its route is {found!r}; it must be a dict of options, or a queue')
             found = _as_route(found)
             if 'queue' in merged:
                 # Not even looked up: it may not exist, and it is not wanted.
                 found.pop('queue', None)
             merged = lpmerge(self.expand_destination(found), merged)
-        if 'queue' not in merged and self.app is not None:
-            merged['queue'] = self.app.amqp.default_queue
         return merged
 
     def expand_destination(self, route: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from kombu.utils.uuid import uuid
 
 from pyceleryc._state import get_current_worker_task
+from pyceleryc.app.messages import check_iso
 from pyceleryc.app.options import check_call
 from pyceleryc.canvas.signature import maybe_signature
 from pyceleryc.exceptions import AlwaysEagerIgnored
@@ -92,6 +93,8 @@ class Sending:
             warnings.warn(AlwaysEagerIgnored(
                 'task_always_eager has no effect on send_task'), stacklevel=2)
         ignore_result = options.setdefault('ignore_result', False)
+        check_call(name, **options, task_id=task_id, countdown=countdown, eta=eta, shadow=shadow, link=link,
+                   link_error=link_error, time_limit=time_limit, soft_time_limit=soft_time_limit)
         router = router or amqp.router
         options = router.route(options, route_name or name, args or (), kwargs or {}, task_type)
         if expires is not None:
@@ -104,10 +107,9 @@ class Sending:
             reply_to or self._reply_to(ignore_result), time_limit, soft_time_limit,
             settings.send_sent_event, root_id, parent_id, shadow, chain=chain,
             replaced_task_nesting=replaced_task_nesting, **_message_options(options))
-        options = _publishing_options(options)
         self._send_message(
             name, task_id, message, producer or publisher, connection,
-            not (ignore_result or reply_to), options)
+            not (ignore_result or reply_to), _publishing_options(options))
         return self._sent(result_cls or self.AsyncResult, task_id, ignore_result,
                           parent if add_to_parent else None)
 
@@ -178,6 +180,7 @@ class Sending:
         """Return the seconds until *expires*, at least 0 (C-060..C-062)."""
         check_call(name, expires=expires)
         if isinstance(expires, str):
+            check_iso(name, 'expires', expires)
             expires = parse_iso8601(expires)
         if isinstance(expires, datetime):
             now = self.now()

@@ -10,15 +10,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from kombu import Producer
 from kombu.common import Broadcast
-from kombu.exceptions import EncodeError, OperationalError
+from kombu.exceptions import OperationalError
 from kombu.utils.uuid import uuid
 
 from pyceleryc import _core, signals
 from pyceleryc._state import get_current_worker_task
-from pyceleryc.app.amqp import AMQP, is_patched
-from pyceleryc.app.messages import TaskMessages, is_plain_json
+from pyceleryc.app.amqp import AMQP
+from pyceleryc.app.messages import TaskMessages, cannot_encode, is_plain_json
 from pyceleryc.app.publisher import NO_RETRY, RetryPolicy
 from pyceleryc.app.routes import MapRoute, Router
 from pyceleryc.app.sending import Sending
@@ -51,6 +50,8 @@ class Mould(NamedTuple):
     template: Any
     #: Raises TypeError when arguments do not fit.
     check: Callable[..., Any]
+    #: ``deliver(task_id, args, kwargs, reply_to, parent, embed)`` sends one message.
+    deliver: Callable[..., Any]
     #: Tells whether the shortcut may be taken now.
     is_usable: Callable[[], bool]
 
@@ -63,7 +64,8 @@ def mould_of(task: Any) -> Mould | None:
         return None
     shortcut = task._shortcut or task._new_shortcut()
     if shortcut is None:
-        _declare(task)
+        app = task.app
+        _declare(app, app.amqp.router.route(dict(task.exec_options()), task.name, (), {}, task))
         shortcut = task._new_shortcut()
     mould: Mould | None = getattr(shortcut, 'mould', None)
     if mould is None or not mould.is_usable():
@@ -71,10 +73,22 @@ def mould_of(task: Any) -> Mould | None:
     return mould
 
 
-def _declare(task: Any) -> None:
-    """Declare the queue of *task*: before that there is no shortcut."""
+def template_with(task: Any, own: dict[str, Any]) -> Any:
+    """Return the template of messages of *task* that are sent with options of their own.
+
+    The task has a mould.  None: such messages have to go the long way.
+    """
     app = task.app
-    options = app.amqp.router.route(dict(task.exec_options()), task.name, (), {}, task)
+    options = app.amqp.router.route({**task.exec_options(), **own}, task.name, (), {}, task)
+    if not _fits_template(app.conf, options):
+        return None
+    if not app.amqp.publisher.has_declared(options['queue']):
+        _declare(app, options)
+    return _template(app, task.name, options)
+
+
+def _declare(app: Any, options: dict[str, Any]) -> None:
+    """Declare the queue: before that there is no shortcut."""
     settings, publisher = app.send_settings, app.amqp.publisher
     policy = RetryPolicy(**settings.retry_policy) if settings.retry else NO_RETRY
     publisher.call(lambda core: publisher.declare(options['queue']), policy)
@@ -106,7 +120,7 @@ def _is_plain(task: Any, app: Any) -> bool:
     if 'send_task' in app.__dict__ or type(app).send_task is not _SEND_TASK:
         return False
     amqp = app.amqp
-    if amqp.publisher is None or is_patched(Producer.publish):
+    if amqp.publisher is None or amqp.is_instrumented:
         return False
     return all(
         name not in amqp.__dict__ and _lookup(type(amqp), name) is original
@@ -155,7 +169,7 @@ def _build(
     """Return the function; everything it needs is a local variable of this one."""
     name, cls, result_class = task.name, type(app), app.AsyncResult
     core, check, backend = publisher.core, task.argument_check(), task.backend
-    deliver = _deliverer(publisher, core, template, app._local)
+    deliver = _deliverer(publisher, core, template, app._local, name)
     shared_backend = getattr(backend, 'thread_safe', False)
     watches = not ignored and backend.wants_task_call
     inherits_priority = app.conf.task_inherit_parent_priority
@@ -196,7 +210,7 @@ def _build(
         return result
 
     usable = partial(_is_usable, task, publisher, core)
-    shortcut.mould = Mould(template, check, usable)  # type: ignore[attr-defined]
+    shortcut.mould = Mould(template, check, deliver, usable)  # type: ignore[attr-defined]
     return shortcut
 
 
@@ -210,12 +224,15 @@ def _is_usable(task: Any, publisher: Any, core: Any) -> bool:
     return True
 
 
-def _deliverer(publisher: Any, core: Any, template: Any, local: Any) -> Callable[..., Any]:
+def _deliverer(
+    publisher: Any, core: Any, template: Any, local: Any, name: str,
+) -> Callable[..., Any]:
     """Return the function that calls the core and translates its errors."""
     send = core.send
 
     def deliver(
         task_id: str | None, args: Any, kwargs: Any, reply_to: str | None, parent: Any,
+        embed: Any = None,
     ) -> Any:
         root_id = parent_id = None
         if parent is not None:
@@ -226,10 +243,10 @@ def _deliverer(publisher: Any, core: Any, template: Any, local: Any) -> Callable
             if batch is not None:
                 return batch.core.send(
                     template, task_id, args, kwargs, reply_to or local.oid, root_id, parent_id, 0,
-                    None, None, None, None, None, None, None, None, None)
+                    None, None, None, None, None, embed, None, None, None)
             return send(
                 template, task_id, args, kwargs, reply_to or local.oid, root_id, parent_id, 0,
-                None, None, None, None, None, None, None)
+                None, None, None, None, None, embed, None)
         except _core.ConnectionLost:
             publisher.fail_over()
             return None
@@ -238,6 +255,17 @@ def _deliverer(publisher: Any, core: Any, template: Any, local: Any) -> Callable
         except _core.CoreError as exc:
             raise OperationalError(str(exc)) from exc
         except Exception as exc:
-            raise EncodeError(str(exc)) from exc
+            if _can_encode((args, kwargs, embed)):
+                # A signal handler has raised while the core was waiting.
+                raise
+            raise cannot_encode(name, args, kwargs, exc) from exc
 
     return deliver
+
+
+def _can_encode(body: Any) -> bool:
+    try:
+        _core.json_dumps(body)
+    except Exception:
+        return False
+    return True

@@ -60,7 +60,7 @@ class Task(Retrying):
     Strategy: Any = 'pyceleryc.worker.strategy:default'
     Request: Any = 'pyceleryc.worker.request:Request'
 
-    name: str | None = None
+    name: Any = None  # str, when it is registered
     typing: bool | None = None
     max_retries: int | None = 3
     default_retry_delay: float = 3 * 60
@@ -317,7 +317,7 @@ class Task(Retrying):
     def argument_check(self) -> Callable[..., Any]:
         """Return what checks arguments before they are sent."""
         if self.typing and self.__header__ is not None:
-            return self.__header__  # type: ignore[no-any-return]
+            return self.__header__
         return _accept_all
 
     def has_plain_sending(self) -> bool:
@@ -509,7 +509,7 @@ class Task(Retrying):
 
     @property
     def __name__(self) -> str:
-        return type(self).__name__
+        return str(type(self).__name__)
 
 
 def _accept_all(*args: Any, **kwargs: Any) -> None:

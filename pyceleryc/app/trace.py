@@ -11,18 +11,22 @@ import inspect
 import logging
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kombu import compression as codecs
-from kombu.exceptions import ContentDisallowed, EncodeError
+from kombu.exceptions import ContentDisallowed, DecodeError, EncodeError
 from kombu.serialization import loads, prepare_accept_content
 
 from pyceleryc import _core, _state, signals, states
 from pyceleryc.app.task import Context, Task
 from pyceleryc.backends.base import Backend, DisabledBackend
+from pyceleryc.backends.errors import StoreUnreachable
+from pyceleryc.canvas.handover import hand_over
 from pyceleryc.einfo import ExceptionInfo
-from pyceleryc.exceptions import Ignore, Reject, Retry, WorkerLostError
+from pyceleryc.exceptions import Ignore, Reject, Retry, SecurityError, WorkerLostError
 from pyceleryc.utils.saferepr import saferepr
 
 if TYPE_CHECKING:
@@ -42,9 +46,15 @@ STATE_INDEX = {name: index for index, name in enumerate(_core.STATES)}
 Outcome = tuple[int, bytes | None, int]
 
 
-def state_of(outcome: Outcome) -> str:
-    """The name of the state that a hook has decided on."""
-    return _core.STATES[outcome[0]]
+class _Runs(threading.local):
+    """What happens in this thread: whose tracers are made, and how the last run of one ended."""
+
+    hooks: Hooks | None = None
+    outcome: Outcome | None = None
+    value: Any = None
+
+
+_runs = _Runs()
 
 
 class trace_ret(NamedTuple):
@@ -60,8 +70,13 @@ def _outcome(state: str, document: bytes | None = None, flags: int = 0) -> Outco
     return STATE_INDEX[state], document, flags
 
 
+_ORIGINALS = {name: getattr(Task, name) for name in (
+    "__call__", "before_start", "on_success", "on_failure", "on_retry", "after_return")}
+
+
 def _overrides(task: Task, name: str) -> bool:
-    return getattr(type(task), name, None) is not getattr(Task, name, None)
+    """Does the task's class replace this method of Task, or has somebody put another one into Task itself (D18)?"""
+    return getattr(type(task), name, None) is not _ORIGINALS[name]
 
 
 class Hooks:
@@ -79,6 +94,8 @@ class Hooks:
         self.exits = exits
         self.accept = prepare_accept_content(app.conf.accept_content)
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: Of tasks whose tracer somebody has replaced: what build_tracer() returned.
+        self.traces: dict[str, Callable[..., Any]] = {}
 
     # --- message ----------------------------------------------------------------------------------------------------
 
@@ -92,14 +109,25 @@ class Hooks:
                     delivery_info: Mapping[str, Any], body: bytes) -> Outcome:
         """Nothing of the body is logged: it may hold secrets."""
         where = {"name": headers.get("task"), "id": headers.get("id")}
-        if isinstance(exc, ContentDisallowed):
-            logger.error("Task %(name)s[%(id)s] refused: %(exc)s", {**where, "exc": exc})
+        # Kombu makes a DecodeError of the error that the serializer auth raises.
+        refusal = exc.args[0] if isinstance(exc, DecodeError) and exc.args else exc
+        if isinstance(refusal, (ContentDisallowed, SecurityError)):
+            logger.error("Task %(name)s[%(id)s] refused: %(exc)s", {**where, "exc": refusal})
             return _outcome(states.FAILURE, None, _core.OUT_REFUSED)
         logger.critical(
             "Can't decode message body of task %(name)s[%(id)s]: %(exc)r [type:%(type)r encoding:%(encoding)r, %(size)d bytes]",
             {**where, "exc": exc, "type": properties.get("content_type"),
              "encoding": properties.get("content_encoding"), "size": len(body)})
         return _outcome(states.FAILURE, None, _core.OUT_UNDECODABLE)
+
+    def around(self, task: Task, request: Context) -> tuple[Outcome, Any]:
+        """Run a task through its replaced tracer; in the end that calls ours (D18)."""
+        _runs.outcome = _runs.value = None
+        self.traces[task.name](request.id, request.args, request.kwargs, dict(request.__dict__))
+        outcome, value, _runs.outcome, _runs.value = _runs.outcome, _runs.value, None, None
+        if outcome is None:
+            raise RuntimeError(f"Whoever has replaced build_tracer() did not run the task {task.name}")
+        return outcome, value
 
     # --- before and after ---------------------------------------------------------------------------------------------
 
@@ -124,6 +152,10 @@ class Hooks:
             if not request.is_eager:
                 task.backend.process_cleanup()
                 self.app.loader.on_process_cleanup()
+
+    def publisher(self) -> Any:
+        """What tasks publish with, if the core has a driver for it."""
+        return self.app.amqp.producer
 
     def flush(self) -> None:
         producer = self.app.amqp.producer
@@ -175,6 +207,9 @@ class Hooks:
 
     def _send_links(self, request: Context, retval: Any) -> None:
         """Groups first, the other callbacks as one group, then the next task of the chain (X19)."""
+        chain = request.chain
+        if not request.callbacks and (not chain or hand_over(self.app, chain[-1], retval, chain[:-1])):
+            return
         options = self._child_options(request)
         callbacks = [self.app.signature(sig) for sig in request.callbacks or ()]
         groups = [sig for sig in callbacks if sig.subtask_type == "group"]
@@ -187,8 +222,8 @@ class Hooks:
             from pyceleryc.canvas import group  # canvas imports tasks, which import this module
 
             group(singles, app=self.app).apply_async((retval,), **options)
-        if request.chain:
-            rest = list(request.chain)
+        if chain:
+            rest = list(chain)
             self.app.signature(rest.pop()).apply_async((retval,), chain=rest, **options)
 
     def _child_options(self, request: Context) -> dict[str, Any]:
@@ -277,9 +312,19 @@ class Hooks:
             signals.task_internal_error.send(sender=task, task_id=task_id, args=request.args, kwargs=request.kwargs,
                                              request=request, exception=exc, traceback=einfo.tb, einfo=einfo)
         document = None
+        if _store_is_down(exc) and task is not None and not self._machine_stores(task):
+            # The result cannot be kept here for longer: if the message is still ours, the task runs again.
+            return _outcome(states.FAILURE, None, _core.OUT_REQUEUE)
         if task is not None and request is not None and self._machine_stores(task) and self.keeps_errors(task, request):
             document = task.backend.make_document(task_id, exc, states.FAILURE, einfo.traceback, request)
         return _outcome(states.FAILURE, document)
+
+    def describe(self, state: str, exc: BaseException) -> tuple[str, str]:
+        """For the event about a run that did not succeed: representation of the reason, and traceback.
+
+        As Celery has it the reason of a retry is None where the task gave no exception to retry()."""
+        reason = getattr(exc, "exc", None) if state == states.RETRY else exc
+        return saferepr(reason), ExceptionInfo.of(exc).traceback
 
     # --- log ----------------------------------------------------------------------------------------------------------
 
@@ -311,6 +356,10 @@ _HANDLERS: Sequence[tuple[type[BaseException], Callable[..., Outcome]]] = (
 )
 
 
+def _store_is_down(exc: BaseException) -> bool:
+    return isinstance(exc, StoreUnreachable) or isinstance(exc.__cause__, StoreUnreachable)
+
+
 class EagerHooks(Hooks):
     """For `apply()`: results are only stored when `task_store_eager_result` or the task says so."""
 
@@ -336,11 +385,11 @@ class EagerHooks(Hooks):
 
 # --- tracers ----------------------------------------------------------------------------------------------------------
 
-def task_flags(app: Celery, task: Task, events: bool = False) -> int:
-    """What the core has to ask Python for when it runs this task; `events`: they are wanted of it."""
-    events = events and bool(task.send_events)
+def task_flags(app: Celery, task: Task) -> int:
+    """What the core has to ask Python for when it runs this task."""
     conf, loader = app.conf, app.loader
-    enter = (events or signals.task_prerun.receivers or task.track_started or _overrides(task, "before_start")
+    own = has_own_request(task)
+    enter = (own or signals.task_prerun.receivers or task.track_started or _overrides(task, "before_start")
              or _loader_overrides(loader, "on_task_init"))
     slow = (_overrides(task, "on_success") or signals.task_success.receivers or conf.result_extended
             or conf.result_serializer != "json" or not _core_stores(app, task))
@@ -350,11 +399,17 @@ def task_flags(app: Celery, task: Task, events: bool = False) -> int:
     flags = _core.TASK_ENTER if enter else 0
     flags |= _core.TASK_SUCCESS if slow else 0
     flags |= _core.TASK_LEAVE if leave else 0
-    flags |= _core.TASK_LOG if events or logger.isEnabledFor(logging.INFO) else 0
+    flags |= _core.TASK_LOG if own or logger.isEnabledFor(logging.INFO) else 0
     flags |= _core.TASK_IGNORE_RESULT if task.ignore_result else 0
     flags |= _core.TASK_CUSTOM_CALL if task_has_custom(task, "__call__") else 0
+    flags |= _core.TASK_LATE if task.acks_late else 0
     flags |= _core.TASK_COROUTINE if inspect.iscoroutinefunction(inspect.unwrap(task.run)) else 0
     return flags
+
+
+def has_own_request(task: Task) -> bool:
+    """Has the task a class of requests that is told how it goes (Tasks guide, "Custom requests")?"""
+    return task.Request not in ("pyceleryc.worker.request:Request", "celery.worker.request:Request")
 
 
 def _core_stores(app: Celery, task: Task) -> bool:
@@ -371,20 +426,69 @@ def _loader_overrides(loader: Any, name: str) -> bool:
 
 
 def task_has_custom(task: Task, attr: str) -> bool:
-    """Does the task's class replace this method of Task?"""
-    return _overrides(task, attr)
+    """Is this method of Task replaced for this task?"""
+    return _overrides(task, attr) if attr in _ORIGINALS else getattr(type(task), attr, None) is not getattr(Task, attr, None)
 
 
-def register_all(app: Celery, tracer: _core.Tracer, events: bool = False) -> None:
-    """Makes all tasks known, with the signals and settings of this moment; `events`: they are wanted of tasks."""
+def register_all(app: Celery, tracer: _core.Tracer, hooks: Hooks) -> None:
+    """Makes all tasks known, with the signals and settings of this moment."""
+    replaced = build_tracer is not _build_tracer
     for name, task in app.tasks.items():
-        tracer.register(name, task, task.run, task.request_stack, task_flags(app, task, events))
+        if replaced:
+            _build_for(app, hooks, task)
+        flags = _core.TASK_AROUND if replaced else task_flags(app, task)
+        tracer.register(name, task, task.run, task.request_stack, flags)
 
 
-def make_tracer(app: Celery, hostname: str, hooks: Hooks, events: bool = False) -> _core.Tracer:
+def _build_for(app: Celery, hooks: Hooks, task: Task) -> None:
+    before, _runs.hooks = _runs.hooks, hooks
+    try:
+        hooks.traces[task.name] = build_tracer(task.name, task, app.loader, hooks.hostname, app=app)
+    finally:
+        _runs.hooks = before
+
+
+def build_tracer(
+    name: str, task: Task, loader: Any = None, hostname: str | None = None, store_errors: bool = True,
+    Info: Any = None, eager: bool = False, propagate: bool = False, app: Any = None, **kwargs: Any,  # noqa: N803
+) -> Callable[..., trace_ret]:
+    """Return the function that runs messages of *task*: ``trace(uuid, args, kwargs, request=None)``.
+
+    Instrumentation replaces this function in its module before the worker starts; then every task of the worker
+    runs through what the replacement returns. Nobody pays for that as long as it is not replaced.
+
+    :param eager: results are not stored.
+    :param propagate: exceptions of the task are raised.
+    """
+    app = app or task.app
+    hooks = _runs.hooks or (EagerHooks if eager else Hooks)(app, hostname or request_hostname())
+    tracer = _core.Tracer(hooks, Context, hooks.hostname, app.conf.enable_utc and not app.conf.timezone,
+                          _state._task_stack)
+
+    def trace(uuid: str, args: Sequence[Any], kwargs: Mapping[str, Any], request: Any = None) -> trace_ret:
+        context = Context({**(request or {}), "id": uuid, "args": args, "kwargs": kwargs}, is_eager=eager)
+        # What instrumentation has put in the place of the body since then is used.
+        flags = task_flags(app, task)
+        tracer.register(name, task, task.run, task.request_stack, flags | _EAGER_FLAGS)
+        started = time.monotonic()
+        index, value, _runs.outcome = tracer.call(name, context, args, dict(kwargs))
+        _runs.value = value
+        state = _core.STATES[index]
+        if propagate and isinstance(value, BaseException) and state in states.EXCEPTION_STATES:
+            raise value
+        info = None if state == states.SUCCESS else ExceptionInfo.of(value) if isinstance(value, BaseException) else None
+        return trace_ret(value, info, time.monotonic() - started, saferepr(value))
+
+    return trace
+
+
+_build_tracer = build_tracer
+
+
+def make_tracer(app: Celery, hostname: str, hooks: Hooks) -> _core.Tracer:
     tracer = _core.Tracer(hooks, Context, hostname, app.conf.enable_utc and not app.conf.timezone,
                           _state._task_stack)
-    register_all(app, tracer, events)
+    register_all(app, tracer, hooks)
     return tracer
 
 

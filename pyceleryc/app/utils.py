@@ -13,6 +13,7 @@ from typing import Any
 
 from kombu.utils.url import maybe_sanitize_url
 
+from pyceleryc import __version__
 from pyceleryc.app._spelling import check_spelling
 from pyceleryc.app.defaults import (
     _OLD_SETTING_KEYS,
@@ -36,6 +37,8 @@ __all__ = (
 HIDDEN = '********'
 HIDDEN_SETTINGS = re.compile('API|TOKEN|KEY|SECRET|PASS|PROFANITIES_LIST|SIGNATURE|DATABASE',
                              re.IGNORECASE)
+#: Parts of connection strings as Azure's services take them.
+SECRETS_OF_CONNECTIONS = re.compile(r'(AccountKey|SharedAccessKey|SharedAccessSignature)=[^;]*', re.IGNORECASE)
 _URL_SETTINGS = re.compile('broker_(read_|write_)?url|result_backend|backend_url|^backend$',
                            re.IGNORECASE)
 
@@ -52,16 +55,6 @@ so rename these to the old format:
 {renames}
 
 or, better, give all the others their new names.
-"""
-BUGREPORT_INFO = """
-software -> celery:{celery_v} kombu:{kombu_v} py:{py_v}
-            {driver_v}
-platform -> system:{system} arch:{arch}
-            kernel version:{kernel_version} imp:{py_i}
-loader   -> {loader}
-settings -> transport:{transport} results:{results}
-
-{human_settings}
 """
 
 
@@ -268,8 +261,15 @@ def _censor_url(value: Any) -> Any:
         return type(value)(map(_censor_url, value))
     if not isinstance(value, str):
         return value
+    if SECRETS_OF_CONNECTIONS.search(value):
+        return hide_secrets_of_connection(value, HIDDEN)
     # Several URLs may be in one string, for failover.
     return ';'.join(maybe_sanitize_url(url, mask=HIDDEN) for url in value.split(';'))
+
+
+def hide_secrets_of_connection(text: str, mask: str = '**') -> str:
+    """Return Azure's connection string *text* without its keys."""
+    return SECRETS_OF_CONNECTIONS.sub(rf'\1={mask}', text)
 
 
 def filter_hidden_settings(conf: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -284,34 +284,45 @@ def _version_of(package: str) -> str:
         return 'unknown'
 
 
-def _driver_version(connection: Any) -> str:
-    transport = connection.transport
-    return f'{transport.driver_name}:{transport.driver_version()}'
+def _transport_rows(app: Any) -> list[tuple[str, str]]:
+    try:
+        with app.connection() as connection:
+            transport = connection.transport
+            return [('transport', connection.transport_cls),
+                    ('driver', f'{transport.driver_name} {transport.driver_version()}')]
+    except Exception as exc:
+        # A report on a broken installation must not break, too.
+        return [('transport', f'unusable: {exc!r}')]
 
 
 def bugreport(app: Any) -> str:
-    """Return what a bug report should tell about this installation."""
-    try:
-        with app.connection() as connection:
-            driver, transport = _driver_version(connection), connection.transport_cls
-    except Exception:
-        # A report on a broken installation must not break, too.
-        driver = transport = ''
-    return BUGREPORT_INFO.format(
-        celery_v=_version_of('pyceleryc'), kombu_v=_version_of('kombu'),
-        py_v=_platform.python_version(), driver_v=driver,
-        system=_platform.system(), arch=', '.join(filter(None, _platform.architecture())),
-        kernel_version=_platform.release(), py_i=pyimplementation(),
-        loader=qualname(app.loader.__class__), transport=transport,
-        results=_censor_url(app.conf.result_backend) or 'disabled',
-        human_settings=app.conf.humanize(),
-    )
+    """Return what a bug report should tell about this installation: a section per subject, secrets left out."""
+    sections = {
+        'versions': [
+            ('pyceleryc', f'{_version_of("pyceleryc")} (as celery {__version__})'),
+            ('kombu', _version_of('kombu')),
+            ('python', f'{pyimplementation()} {_platform.python_version()}'),
+        ],
+        'system': [('kernel', f'{_platform.system()} {_platform.release()}'), ('machine', _platform.machine())],
+        'app': [
+            ('loader', qualname(app.loader.__class__)),
+            *_transport_rows(app),
+            ('results', _censor_url(app.conf.result_backend) or 'disabled'),
+        ],
+    }
+    shown = {title: '\n'.join(f'{name}: {value}' for name, value in rows) for title, rows in sections.items()}
+    return '\n\n'.join(f'[{title}]\n{text}' for title, text in {**shown, 'settings': app.conf.humanize()}.items())
 
 
 # -- pickling -----------------------------------------------------------------------------------
 
 class AppPickler:
-    """Makes the app again from its constructor's keywords."""
+    """Makes an app again from what its ``__reduce_args__`` returned, one value for each of :attr:`fields`.
+
+    Subclasses may change the keywords of the constructor, or what happens before and after.
+    """
+
+    fields = ('main', 'changes', 'loader', 'backend', 'amqp', 'events', 'log', 'control', None, 'config_source')
 
     def __call__(self, cls: type, *args: Any) -> Any:
         kwargs = self.build_kwargs(*args)
@@ -319,28 +330,24 @@ class AppPickler:
         self.prepare(app, **kwargs)
         return app
 
-    def prepare(self, app: Any, **kwargs: Any) -> None:
-        """Apply the changed settings."""
-        app.conf.update(kwargs['changes'])
-
     def build_kwargs(self, *args: Any) -> dict[str, Any]:
         """Return the keywords for the constructor."""
         return self.build_standard_kwargs(*args)
 
-    def build_standard_kwargs(
-        self, main: Any, changes: Any, loader: Any, backend: Any, amqp: Any, events: Any,
-        log: Any, control: Any, accept_magic_kwargs: Any, config_source: Any = None,
-    ) -> dict[str, Any]:
-        """Name the values."""
-        return {
-            'main': main, 'loader': loader, 'backend': backend, 'amqp': amqp,
-            'changes': changes, 'events': events, 'log': log, 'control': control,
-            'set_as_current': False, 'config_source': config_source,
-        }
+    def build_standard_kwargs(self, *args: Any) -> dict[str, Any]:
+        """Give the values their names; the one that has none is no longer used."""
+        if not len(self.fields) - 1 <= len(args) <= len(self.fields):
+            raise TypeError(f'an app is made of {len(self.fields)} values, not {len(args)}')
+        named = {'config_source': None, **dict(zip(self.fields, args)), 'set_as_current': False}
+        return {name: value for name, value in named.items() if name}
 
     def construct(self, cls: type, **kwargs: Any) -> Any:
         """Make the app."""
         return cls(**kwargs)
+
+    def prepare(self, app: Any, **kwargs: Any) -> None:
+        """Apply the changed settings."""
+        app.conf.update(kwargs['changes'])
 
 
 def _unpickle_app(cls: type, pickler: Callable[[], Any], *args: Any) -> Any:

@@ -14,6 +14,7 @@ from pyceleryc import VERSION_BANNER, beat, platforms
 from pyceleryc._state import app_or_default
 from pyceleryc.app.drivers import broker_urls
 from pyceleryc.exceptions import ImproperlyConfigured
+from pyceleryc.utils import systemd
 from pyceleryc.utils.imports import load_extension_class_names, qualname
 from pyceleryc.utils.log import mlevel
 from pyceleryc.utils.time import humanize_seconds
@@ -111,6 +112,7 @@ class Beat:
             logger.debug('Setting default socket timeout to %r', self.socket_timeout)
             socket.setdefaulttimeout(self.socket_timeout)
         self.install_sync_handler(service)
+        systemd.ready('beat is running')
         try:
             service.start()
         except Exception as exc:
@@ -148,6 +150,7 @@ class Beat:
 
         def end(signum: int, frame: Any) -> None:
             self._asked += 1
+            systemd.stopping('Storing the schedule')
             if self._asked > 1:
                 # Sending hangs, and somebody insists; the schedule is stored on the way out.
                 raise SystemExit(platforms.EX_OK)

@@ -26,10 +26,12 @@ from pyceleryc.platforms import (
     signal_name,
     strargv,
 )
+from pyceleryc.utils import systemd
 from pyceleryc.utils.debug import cry
 from pyceleryc.utils.log import in_sighandler, mlevel
 from pyceleryc.utils.nodenames import node_format
-from pyceleryc.worker.machine import broker_uri
+from pyceleryc.worker.brokers import Brokers
+from pyceleryc.worker.machine import WARM
 from pyceleryc.worker.worker import EX_FAILURE, EX_OK, WorkController
 
 __all__ = ('Worker',)
@@ -90,9 +92,10 @@ class Worker(WorkController):
         self._actions: dict[int, Callable[[int], None]] = {}
         self._arrived: list[int] = []
         self._handling = False
-        self._options = {'loglevel': loglevel, 'logfile': logfile, 'pidfile': pidfile, **kwargs}
+        self._options = {'loglevel': loglevel, 'logfile': logfile, 'pidfile': pidfile, 'beat': beat,
+                         'schedule_filename': schedule_filename, 'scheduler': scheduler, 'no_color': no_color,
+                         'quiet': quiet, **kwargs}
         super().__init__(app, hostname, **kwargs)
-        self.setup_logging()
         signals.celeryd_after_setup.send(sender=self.hostname, instance=self, conf=self.app.conf)
 
     # -- preparing ------------------------------------------------------------------------
@@ -110,22 +113,15 @@ class Worker(WorkController):
             sender=self.hostname, instance=self, conf=self.app.conf, options=self._options)
         check_privileges(self.app.conf.accept_content)
 
-    def start(self) -> None:
-        """Run, with beat beside it if that is wanted."""
-        # Started first: later a fork would copy the worker's connections and handlers.
-        embedded = self._start_beat() if self.beat else None
-        try:
-            super().start()
-        finally:
-            if embedded is not None:
-                embedded.stop()
+    def on_init_blueprint(self) -> None:
+        """The steps may log."""
+        self.setup_logging()
 
-    def _start_beat(self) -> Any:
-        embedded = EmbeddedService(
+    def embedded_beat(self) -> Any:
+        """For the step of ``-B``: beat, not started yet."""
+        return EmbeddedService(
             self.app, schedule_filename=self.schedule_filename,
             scheduler_cls=self.scheduler or self.app.conf.beat_scheduler)
-        embedded.start()
-        return embedded
 
     def setup_logging(self) -> None:
         """Configure the loggers (T-090..T-096), unless a receiver of ``setup_logging`` does."""
@@ -145,12 +141,33 @@ class Worker(WorkController):
         set_mp_process_title('celeryd', info=strargv(sys.argv), hostname=self.hostname)
         signals.worker_process_init.connect(self._child_log)
         self.install_signal_handlers()
+        self._feed_watchdog()
 
     def _child_log(self, **kwargs: Any) -> None:
         """In a process of the pool: a log file named after the process is its own (``%i``, ``%I``)."""
         if self._logfile and ('%i' in self._logfile or '%I' in self._logfile):
             self.app.log.already_setup = False
             self.setup_logging()
+
+    # -- systemd ----------------------------------------------------------------------------
+
+    def _ready(self) -> None:
+        systemd.ready(f'{self.hostname} is ready')
+        super()._ready()
+
+    def _feed_watchdog(self) -> None:
+        """From the machine's loop: when that hangs, systemd may start the worker anew."""
+        interval = systemd.watchdog_interval()
+        if interval is not None and self.machine is not None:
+            systemd.watchdog()
+            self.machine.core.call_later(interval, self._feed_watchdog)
+
+    def _ask(self, how: int, exitcode: int | None, timeout: float | None) -> None:
+        if self.restart:
+            systemd.reloading()
+        else:
+            systemd.stopping('Waiting for running tasks' if how == WARM else 'Shutting down')
+        super()._ask(how, exitcode, timeout)
 
     # -- banner -----------------------------------------------------------------------------
 
@@ -175,7 +192,7 @@ class Worker(WorkController):
         return [
             f'{name + ":":<14}{value}' for name, value in (
                 ('app', main),
-                ('transport', broker_uri(self.app)),
+                ('transport', Brokers(self.app).uri()),
                 ('results', backend.as_uri() or 'disabled://'),
                 ('concurrency', self._concurrency()),
                 ('task events', 'ON' if self._events_on() else 'OFF (enable -E to monitor tasks in this worker)'),
@@ -209,6 +226,8 @@ class Worker(WorkController):
             signal.SIGHUP: self._on_hangup,
             signal.SIGUSR1: self._on_dump,
         }
+        if os.environ.get('CELERY_RDBSIG'):
+            signal.signal(signal.SIGUSR2, _debug)
         for signum in self._actions:
             signal.signal(signum, self._on_signal)
 
@@ -256,6 +275,12 @@ class Worker(WorkController):
             self.restart = not isatty(sys.__stdin__)
             self._warm(signum, EX_OK)
 
+    def start_anew(self) -> None:
+        """As SIGHUP without a terminal: a warm shutdown, then the same program in the same process."""
+        if self._stop_asked is None:
+            self.restart = True
+            self._warm(signal.SIGHUP, EX_OK)
+
     def _on_dump(self, signum: int) -> None:
         say(cry() or '', sys.__stderr__)
 
@@ -268,6 +293,13 @@ class Worker(WorkController):
             say(f'worker: {how} shutdown ({multiprocessing.current_process().name})')
             signals.worker_shutting_down.send(
                 sender=self.hostname, sig=f'SIG{signal_name(signum)}', how=how, exitcode=exitcode)
+
+
+def _debug(signum: int, frame: FrameType | None) -> None:
+    """Imported when it is wanted: pdb is slow to load."""
+    from pyceleryc.contrib import rdb
+
+    rdb.set_trace(frame)
 
 
 def _queue_line(queue: Any) -> str:

@@ -1,12 +1,13 @@
 """What every result store has in common, and what stores of other projects override."""
 from __future__ import annotations
 
+import logging
 import random
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from kombu.serialization import prepare_accept_content, registry
 from kombu.utils.functional import LRUCache
@@ -26,11 +27,17 @@ from pyceleryc.exceptions import (
 )
 from pyceleryc.result import GroupResult, allow_join_result
 
+if TYPE_CHECKING:
+    from pyceleryc.backends.revokes import RevokeStore
+
 __all__ = (
     'Backend', 'BaseBackend', 'BaseDictBackend', 'SyncBackendMixin', 'DisabledBackend',
     'KeyValueStoreBackend', 'BaseKeyValueStoreBackend', 'EXCEPTION_ABLE_CODECS',
     'get_current_task',
 )
+
+
+logger = logging.getLogger('celery.backends')
 
 
 class Backend(Exceptions, Documents, Marks, Chords):
@@ -168,11 +175,16 @@ class Backend(Exceptions, Documents, Marks, Chords):
                     raise
                 if count >= conf.result_backend_max_retries:
                     raise make_error() from exc
+                self.on_backend_retryable_error(exc)
             pause = min(conf.result_backend_base_sleep_between_retries_ms * 2 ** min(count, 32),
                         conf.result_backend_max_sleep_between_retries_ms)
             # Jitter: many clients that lost the same server must not come back together.
             time.sleep(pause * random.uniform(0.5, 1) / 1000)
             count += 1
+
+    def on_backend_retryable_error(self, exc: BaseException) -> None:
+        """Called before each new try after *exc*; to be overridden."""
+        logger.warning('%s; trying again.', exc)
 
     # -- reading ----------------------------------------------------------------------------
 
@@ -207,6 +219,11 @@ class Backend(Exceptions, Documents, Marks, Chords):
                 'EagerResult that apply_async() returns, or set task_store_eager_result.',
                 RuntimeWarning, stacklevel=3)
 
+    def task_result_exists(self, task_id: str) -> bool:
+        """Tell whether anything is stored for the id."""
+        meta = self.get_task_meta(task_id)
+        return 'task_id' in meta or meta['status'] != states.PENDING
+
     def get_state(self, task_id: str) -> str:
         """Return the name of the task's state."""
         return str(self.get_task_meta(task_id)['status'])
@@ -219,7 +236,7 @@ class Backend(Exceptions, Documents, Marks, Chords):
 
     def get_traceback(self, task_id: str) -> str | None:
         """Return the traceback text of a task that failed."""
-        return self.get_task_meta(task_id).get('traceback')  # type: ignore[no-any-return]
+        return self.get_task_meta(task_id).get('traceback')
 
     def get_children(self, task_id: str) -> Any:
         """Return the results of the tasks that this one has sent."""
@@ -312,6 +329,10 @@ class Backend(Exceptions, Documents, Marks, Chords):
     def cleanup(self) -> None:
         """Delete old results; called by the task ``celery.backend_cleanup``."""
 
+    def revoke_store(self) -> RevokeStore | None:
+        """Return what keeps revoked ids in this store; None: it cannot."""
+        return None
+
     def process_cleanup(self) -> None:
         """Called after each task that the worker has run."""
 
@@ -381,9 +402,45 @@ class SyncBackendMixin:
         results = result.results
         if not results:
             return iter(())
-        return self.get_many(  # type: ignore[attr-defined, no-any-return]
+        return self.get_many(
             {r.id for r in results}, timeout=timeout, interval=interval, no_ack=no_ack,
             on_interval=on_interval)
+
+    def get_many(
+        self, task_ids: Iterable[str], timeout: float | None = None, interval: float = 0.5,
+        no_ack: bool = True, on_message: Any = None, on_interval: Any = None,
+        max_iterations: int | None = None, READY_STATES: Any = states.READY_STATES,  # noqa: N803
+    ) -> Iterator[tuple[str, Any]]:
+        """Yield (id, meta dict) of each task when it is ready.
+
+        :raises TimeoutError: not all were ready within *timeout* seconds, or after
+            *max_iterations* looks.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        waiting, looks = list(dict.fromkeys(task_ids)), 0
+        while waiting:
+            found = dict(self._ready_of(waiting, READY_STATES))
+            for task_id, meta in found.items():
+                if on_message is not None:
+                    on_message(meta)
+                yield task_id, meta
+            waiting = [task_id for task_id in waiting if task_id not in found]
+            looks += 1
+            if not waiting:
+                return
+            late = deadline is not None and time.monotonic() >= deadline
+            if late or (max_iterations and looks >= max_iterations):
+                raise self.TimeoutError(f'Operation timed out ({timeout})')
+            if on_interval is not None:
+                on_interval()
+            time.sleep(interval)
+
+    def _ready_of(self, task_ids: list[str], ready: Any) -> Iterator[tuple[str, Any]]:
+        """Yield (id, meta dict) of those whose state is one of *ready*."""
+        for task_id in task_ids:
+            meta = self.get_task_meta(task_id)
+            if meta['status'] in ready:
+                yield task_id, meta
 
 
 class BaseBackend(Backend, SyncBackendMixin):

@@ -6,7 +6,7 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from kombu.exceptions import DecodeError, EncodeError, OperationalError
@@ -15,6 +15,8 @@ from kombu.utils.uuid import uuid
 
 from pyceleryc import _core, _state, states
 from pyceleryc.backends.base import Backend
+from pyceleryc.backends.errors import StoreUnreachable
+from pyceleryc.backends.remote import pauses
 from pyceleryc.exceptions import BackendStoreError
 from pyceleryc.result import result_from_tuple
 
@@ -60,7 +62,7 @@ class Client:
             found = _state.result_clients.get(key)
             if found is None:
                 found = _state.result_clients[key] = cls(config)
-        return found  # type: ignore[no-any-return]
+        return found
 
     @property
     def results(self) -> Any:
@@ -185,25 +187,17 @@ class CoreBackend(Backend):
         :param retry: after a lost connection try again as :attr:`retry_policy` says.
         :raises OperationalError: the store cannot be reached.
         """
-        pauses = self._pauses() if retry else iter(())
+        waits = pauses(self.retry_policy) if retry else iter(())
         while True:
             try:
                 return function(*args)
             except (_core.BadData, _core.Unsupported):
                 raise
             except _core.CoreError as exc:
-                pause = next(pauses, None) if isinstance(exc, _core.ConnectionLost) else None
+                pause = next(waits, None) if isinstance(exc, _core.ConnectionLost) else None
                 if pause is None:
-                    raise OperationalError(str(exc)) from exc
+                    raise StoreUnreachable(str(exc)) from exc
             time.sleep(pause)
-
-    def _pauses(self) -> Iterator[float]:
-        policy: Mapping[str, Any] = self.retry_policy
-        limit, pause, count = policy.get('max_retries', 20), policy.get('interval_start', 0), 0
-        while limit is None or count < limit:
-            yield pause
-            pause = min(pause + policy.get('interval_step', 1), policy.get('interval_max', 1))
-            count += 1
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
         """Tell whether *exc* says that the connection is lost."""
@@ -300,7 +294,7 @@ class CoreBackend(Backend):
         """Return the next state that arrives, or the stored one if none does."""
         try:
             document = self.core.results.wait(task_id, seconds)
-        except _core.Timeout:
+        except TimeoutError:
             return self.get_task_meta(task_id)
         except _core.CoreError as exc:
             raise OperationalError(str(exc)) from exc
@@ -382,7 +376,7 @@ class CoreBackend(Backend):
 
     def _news(self, seen: int, seconds: float) -> int:
         try:
-            return self.core.results.news(seen, seconds)  # type: ignore[no-any-return]
+            return self.core.results.news(seen, seconds)
         except _core.CoreError as exc:
             raise OperationalError(str(exc)) from exc
 
@@ -396,7 +390,7 @@ class CoreBackend(Backend):
 
     def _sweep(self, waiting: Any, seconds: float, on_message: Any) -> dict[str, Any]:
         """Wait a moment for the first, then look which of the others have arrived."""
-        ready = {}
+        ready: dict[str, Any] = {}
         for task_id in waiting:
             meta = self._arrived(task_id, 0 if ready else seconds, on_message)
             seconds = 0
@@ -413,7 +407,7 @@ class CoreBackend(Backend):
         while True:
             try:
                 document = self.core.results.wait(task_id, seconds)
-            except _core.Timeout:
+            except TimeoutError:
                 return None
             except _core.CoreError as exc:
                 raise OperationalError(str(exc)) from exc

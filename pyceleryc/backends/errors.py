@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from kombu.exceptions import OperationalError
 from kombu.utils.encoding import safe_repr
 
 from pyceleryc._billiard import EXPORTS as POOL_EXCEPTIONS
@@ -17,12 +18,16 @@ from pyceleryc.utils.serialization import (
     get_pickled_exception,
 )
 
-__all__ = ('EXCEPTION_ABLE_CODECS', 'Exceptions')
+__all__ = ('EXCEPTION_ABLE_CODECS', 'Exceptions', 'StoreUnreachable')
 
 #: Serializers that can carry an exception object.
 EXCEPTION_ABLE_CODECS = frozenset({'pickle'})
 #: Programs of both kinds share stores, so our classes go by the names that all readers know.
 _OURS, _PUBLIC = 'pyceleryc.', 'celery.'
+
+
+class StoreUnreachable(OperationalError):
+    """The result store does not answer or refuses us; the same call may succeed later."""
 
 
 class Exceptions:

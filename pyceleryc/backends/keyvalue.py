@@ -1,7 +1,6 @@
 """Stores of values under keys: the documents of tasks and groups, and chord counters."""
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -98,10 +97,10 @@ class BaseKeyValueStoreBackend(Backend):
         request: Any = None, **kwargs: Any,
     ) -> Any:
         document = self._encode_document(task_id, result, state, traceback, request)
-        # A late state of an earlier run must not replace the result (T-201).
-        if self._get_task_meta_for(task_id)['status'] == states.SUCCESS:
-            return result
         try:
+            # A late state of an earlier run must not replace the result (T-201).
+            if self._get_task_meta_for(task_id)['status'] == states.SUCCESS:
+                return result
             self._set_with_state(self.get_key_for_task(task_id), document, state)
         except ValueError as exc:
             raise BackendStoreError(str(exc), state=state, task_id=task_id) from exc
@@ -120,37 +119,9 @@ class BaseKeyValueStoreBackend(Backend):
 
     # -- many tasks -----------------------------------------------------------------------------
 
-    def get_many(
-        self, task_ids: Iterable[str], timeout: float | None = None, interval: float = 0.5,
-        no_ack: bool = True, on_message: Any = None, on_interval: Any = None,
-        max_iterations: int | None = None, READY_STATES: Any = states.READY_STATES,  # noqa: N803
-    ) -> Iterator[tuple[str, Any]]:
-        """Yield (id, meta dict) of each task when it is ready.
-
-        :raises TimeoutError: not all were ready within *timeout* seconds, or after
-            *max_iterations* looks.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        waiting, looks = list(dict.fromkeys(task_ids)), 0
-        while waiting:
-            found = dict(self._ready_of(waiting, READY_STATES))
-            for task_id, meta in found.items():
-                if on_message is not None:
-                    on_message(meta)
-                yield task_id, meta
-            waiting = [task_id for task_id in waiting if task_id not in found]
-            looks += 1
-            if not waiting:
-                return
-            late = deadline is not None and time.monotonic() >= deadline
-            if late or (max_iterations and looks >= max_iterations):
-                raise self.TimeoutError(f'Operation timed out ({timeout})')
-            if on_interval is not None:
-                on_interval()
-            time.sleep(interval)
+    get_many = SyncBackendMixin.get_many
 
     def _ready_of(self, task_ids: list[str], ready: Any) -> Iterator[tuple[str, Any]]:
-        """Yield (id, meta dict) of those that are ready."""
         keys = [self.get_key_for_task(task_id) for task_id in task_ids]
         for task_id, meta in self._mget_to_results(self.mget(keys), keys, ready).items():
             yield task_id, self._remember(task_id, meta)
@@ -189,7 +160,12 @@ class BaseKeyValueStoreBackend(Backend):
             super().apply_chord(header_result_args, body, **kwargs)
             return
         self.ensure_chords_allowed()
-        self.app.GroupResult(*header_result_args).save(backend=self)
+        header = self.app.GroupResult(*header_result_args)
+        self.prepare_count(header.id)
+        header.save(backend=self)
+
+    def prepare_count(self, group_id: str) -> None:
+        """Called before a chord's tasks are sent; for stores whose :meth:`incr` needs a number."""
 
     def on_chord_part_return(
         self, request: Any, state: str, result: Any, **kwargs: Any,
@@ -206,7 +182,11 @@ class BaseKeyValueStoreBackend(Backend):
         except Exception as exc:
             self.chord_error_from_stack(body, ChordError(f'Cannot restore group: {exc!r}'))
             return
-        count = self.incr(key)
+        try:
+            count = self.incr(key)
+        except ChordError as exc:
+            self.chord_error_from_stack(body, exc)
+            return
         if count < len(header):
             self.expire(key, self.expires)
             return

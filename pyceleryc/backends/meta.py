@@ -55,7 +55,7 @@ class Documents:
     def prepare_value(self, result: Any) -> Any:
         """Return *result* as the document carries it: results of others become tuples."""
         if self.serializer != 'pickle' and isinstance(result, ResultBase):
-            return result.as_tuple()
+            return result.as_tuple()  # type: ignore[attr-defined]  # all kinds of results have it
         return result
 
     def encode_result(self, result: Any, state: str) -> Any:
@@ -100,11 +100,12 @@ class Documents:
 
     def _encode_document(
         self, task_id: str, result: Any, state: str, traceback: Any, request: Any,
-    ) -> bytes:
+    ) -> Any:
         meta = self._get_result_meta(result, state, traceback, request)
         meta['task_id'] = task_id
         data = self.encode(meta)
-        return data.encode() if isinstance(data, str) else bytes(data)
+        # Stores of others may encode to something else, which only they put away.
+        return data.encode() if isinstance(data, str) else data
 
     def _get_result_meta(
         self, result: Any, state: str, traceback: Any, request: Any, format_date: bool = True,

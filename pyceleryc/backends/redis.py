@@ -10,14 +10,17 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from kombu.utils.objects import cached_property
 
 from pyceleryc._state import task_join_will_block
+from pyceleryc.app.redis_driver import sentinel_config
 from pyceleryc.backends.base import join_header
 from pyceleryc.backends.core import CoreBackend
 from pyceleryc.backends.keyvalue import BaseKeyValueStoreBackend
+from pyceleryc.backends.revokes import KEY as REVOKED_KEY
+from pyceleryc.backends.revokes import RedisRevokes
 from pyceleryc.exceptions import ChordError, ImproperlyConfigured
 from pyceleryc.result import GroupResult
 from pyceleryc.states import PROPAGATE_STATES, SUCCESS
 
-__all__ = ('RedisBackend',)
+__all__ = ('RedisBackend', 'SentinelBackend')
 
 DEFAULT_PORT = 6379
 #: Documents that are read with one command.
@@ -35,7 +38,7 @@ _SSL_KEYS = {
 }
 
 
-class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):
+class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):  # type: ignore[misc]
     """Documents that expire; who waits is told through pub/sub; chords are counted.
 
     :param url: ``redis://[user:password@]host[:port][/db]``, ``rediss://`` with TLS,
@@ -117,7 +120,7 @@ class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):
 
     def run(self, *commands: Any, transaction: bool = False, retry: bool = False) -> list[Any]:
         """Return the answers of Redis to *commands*, each a sequence of its words."""
-        return self.call(  # type: ignore[no-any-return]
+        return self.call(
             self.core.redis.run, commands, transaction, None, retry=retry)
 
     def get(self, key: Any) -> Any:
@@ -127,7 +130,7 @@ class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):
     def mget(self, keys: Iterable[Any]) -> list[Any]:
         """Return the values of *keys*."""
         wanted = list(keys)
-        return self.run(('MGET', *wanted))[0] if wanted else []  # type: ignore[no-any-return]
+        return self.run(('MGET', *wanted))[0] if wanted else []
 
     def set(self, key: Any, value: Any, **retry_policy: Any) -> None:
         """Store *value* and tell those who listen on *key*."""
@@ -154,6 +157,10 @@ class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):
     _save_group = BaseKeyValueStoreBackend._save_group
     _restore_group = BaseKeyValueStoreBackend._restore_group
     _delete_group = BaseKeyValueStoreBackend._delete_group
+
+    def revoke_store(self) -> RedisRevokes:
+        """Return what keeps revoked ids there."""
+        return RedisRevokes(lambda *words: self.run(words)[0], f'{self.global_keyprefix}{REVOKED_KEY}')
 
     # -- chords -----------------------------------------------------------------------------------
 
@@ -217,6 +224,8 @@ class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):
     ) -> list[Any]:
         """Store one result; return how many there are, how many were added, and the size."""
         parts, added, size = self._chord_keys(group_id)
+        store: tuple[Any, ...]
+        count: tuple[Any, ...]
         if self.ordered:
             score = '+inf' if index is None else index
             store, count = ('ZADD', parts, score, part), ('ZCOUNT', parts, '-inf', '+inf')
@@ -251,6 +260,25 @@ class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):
         return value
 
 
+class SentinelBackend(RedisBackend):
+    """Results in the master of a group of servers that Sentinels look after.
+
+    :param url: ``sentinel://[:password@]host:port[/db];sentinel://host:port``; the setting
+        ``result_backend_transport_options`` has the ``master_name`` and maybe ``sentinel_kwargs``.
+    """
+
+    @cached_property
+    def client(self) -> Any:
+        """A redis-py client of the master, for programs that keep other things there."""
+        sentinel = importlib.import_module('redis.sentinel')
+        config, options = self.client_config(), self.app.conf.result_backend_transport_options
+        found = sentinel.Sentinel(
+            [tuple(host.rsplit(':', 1)) for host in config['sentinel']['hosts'].split(';')],
+            sentinel_kwargs=options.get('sentinel_kwargs'),
+            db=config['db'], username=config.get('user'), password=config.get('password'))
+        return found.master_for(options['master_name'])
+
+
 def _from_settings(conf: Any) -> dict[str, Any]:
     return {
         'host': conf.redis_host, 'port': conf.redis_port, 'db': conf.redis_db,
@@ -265,13 +293,13 @@ def _from_url(url: str | None, conf: Any) -> dict[str, Any]:
     if not url or '://' not in url:
         return {}
     scheme = url.partition('://')[0]
-    if scheme not in ('redis', 'rediss', 'redis+socket', 'socket'):
+    if scheme not in ('redis', 'rediss', 'redis+socket', 'socket', 'sentinel'):
         raise ImproperlyConfigured(
-            f'The Redis backend cannot connect to {scheme}://; it knows redis://, rediss:// and '
-            'redis+socket://. For Sentinel give the address of the primary.')
-    parts = urlsplit(url)
+            f'The Redis backend cannot connect to {scheme}://; it knows redis://, rediss://, '
+            'redis+socket:// and sentinel://.')
+    parts = urlsplit(url.partition(';')[0] if scheme == 'sentinel' else url)
     query = dict(parse_qsl(parts.query))
-    config = {
+    config: dict[str, Any] = {
         'host': parts.hostname, 'port': parts.port,
         'user': unquote(parts.username or '') or None,
         'password': unquote(parts.password or '') or None,
@@ -282,6 +310,8 @@ def _from_url(url: str | None, conf: Any) -> dict[str, Any]:
     if 'socket' in scheme:
         config.update(unix_path=unquote(parts.path), host=None, port=None,
                       db=query.get('virtual_host') or query.get('db'))
+    if scheme == 'sentinel':
+        config['sentinel'] = sentinel_config(url, conf.result_backend_transport_options or {})
     if scheme == 'rediss':
         config['ssl'] = _tls({**(conf.redis_backend_use_ssl or {}), **query})
     return {key: value for key, value in config.items() if value not in (None, '', '/')}

@@ -1,9 +1,17 @@
 """Results as messages to the program that sent the task (PROTOCOL §3.5.3, T-210..T-213)."""
 from __future__ import annotations
 
+import contextlib
+from functools import partial
 from typing import Any
 
-from pyceleryc.backends.core import CoreBackend
+from kombu.exceptions import OperationalError
+from kombu.utils.objects import cached_property
+
+from pyceleryc.app.drivers import scheme_of
+from pyceleryc.backends.core import Client, CoreBackend
+from pyceleryc.backends.remote import Remote
+from pyceleryc.backends.replies import ReplyClient
 from pyceleryc.exceptions import ImproperlyConfigured
 
 __all__ = ('RPCBackend',)
@@ -14,11 +22,18 @@ NO_GROUPS = (
     'for example redis://.')
 
 
-class RPCBackend(CoreBackend):
+#: Brokers whose driver in C has a store, too.
+WITH_DRIVER = frozenset({'amqp', 'memory', 'sqlite'})
+#: Kombu's part of trying again; :meth:`Remote.reach` does the rest.
+ONCE_MORE = {'max_retries': 1, 'interval_start': 0}
+
+
+class RPCBackend(Remote, CoreBackend):
     """One reply queue for each process; results are read once, by the process that asked.
 
-    Where the broker is ``memory://`` or ``sqlite://``, which have no reply queues, its own
-    result store serves.
+    With RabbitMQ the driver in C sends and receives them; with every other broker they are received through kombu
+    (:mod:`pyceleryc.backends.replies`), and sent as the tasks are. Where the broker is ``memory://`` or ``sqlite://``,
+    which have no reply queues, its own result store serves.
 
     :param persistent: do messages survive a restart of the broker? Default:
         ``result_persistent``, else no.
@@ -26,6 +41,7 @@ class RPCBackend(CoreBackend):
 
     persistent = False
     wants_task_call = True
+    unreachable = (OperationalError, OSError)
 
     def __init__(
         self, app: Any, connection: Any = None, exchange: Any = None, exchange_type: Any = None,
@@ -34,20 +50,73 @@ class RPCBackend(CoreBackend):
     ) -> None:
         super().__init__(app, serializer, **kwargs)
         self.persistent = self.prepare_persistent(persistent)
+        #: Of the Redis that results were sent to last.
+        self._server: Client | None = None
+
+    @cached_property
+    def broker(self) -> dict[str, Any] | None:
+        """Configuration of the broker's driver, if that can send and receive results; else None."""
+        config: dict[str, Any] | None = self.app.amqp.core_config()
+        return config if config is not None and config['scheme'] in WITH_DRIVER else None
+
+    @cached_property
+    def core(self) -> Client:
+        """The process's client."""
+        if self.broker is not None:
+            return Client.shared(self.client_config())
+        return ReplyClient(
+            self.app.connection_for_write(), partial(self.reach, self._send), self.expires, self.persistent)
+
+    def core_config(self) -> dict[str, Any] | None:
+        """Return the configuration with which a worker's machine sends results itself; None: it cannot."""
+        return None if self.broker is None else super().core_config()
 
     def client_config(self) -> dict[str, Any]:
-        """Return the configuration of ``_core.Results``."""
-        broker = self.app.amqp.core_config()
-        if broker is None or broker['scheme'] == 'redis':
+        """Return the configuration of ``_core.Results``.
+
+        :raises ImproperlyConfigured: that has no driver for the broker; kombu is used.
+        """
+        broker = self.broker
+        if broker is None:
             raise ImproperlyConfigured(
-                'result_backend "rpc://" needs an amqp://, sqlite:// or memory:// broker, and '
-                f'the broker is {self.app.conf.broker_write_url!r}: set another result_backend')
+                f'Results over {scheme_of(self.app.conf.broker_write_url or "")}:// are sent and received by kombu')
         config = {'expires': float(self.expires or 0)}
         if broker['scheme'] == 'memory':
             return {**config, 'scheme': 'memory', 'hub': broker['hub']}
         if broker['scheme'] == 'sqlite':
             return {**config, 'scheme': 'sqlite', 'path': broker['vhost']}
         return {**config, 'scheme': 'rpc', 'broker': broker, 'persistent': self.persistent}
+
+    def _send(
+        self, document: bytes | str, content_type: str, content_encoding: str, reply_to: str, correlation_id: str | None,
+    ) -> None:
+        """Send a result the way tasks are sent, and wait until the broker has it."""
+        properties = {
+            'content_type': content_type, 'content_encoding': content_encoding, 'correlation_id': correlation_id,
+            'delivery_mode': 2 if self.persistent else 1, 'priority': 0}
+        publisher = self.app.amqp.publisher
+        if publisher is None:
+            with self.app.amqp.producer_pool.acquire(block=True) as producer:
+                producer.publish(
+                    document, exchange='', routing_key=reply_to, retry=True, retry_policy=ONCE_MORE, **properties)
+            return
+
+        def publish(core: Any) -> None:
+            # Not through a batch that this thread may be collecting: others wait for the result.
+            core.publish('', reply_to, document, {}, properties, False, None, None)
+            core.flush(None)
+
+        publisher.call(publish, None)
+        if publisher.scheme == 'redis' and self.expires:
+            self._let_expire(publisher.config, reply_to)
+
+    def _let_expire(self, config: dict[str, Any], reply_to: str) -> None:
+        """Set when Redis drops the queue: nobody else would, if the program that waits has been killed."""
+        if self._server is None or self._server.config != config:
+            self._server = Client.shared(config)
+        with contextlib.suppress(OSError):  # the result is there, which is what counts
+            self._server.redis.run(
+                [['PEXPIRE', config.get('key_prefix', '') + reply_to, int(self.expires * 1000)]], False, None)
 
     @property
     def reply_to(self) -> str | None:

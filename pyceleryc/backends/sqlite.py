@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyceleryc.backends.core import CoreBackend, DocumentGroups
+from pyceleryc.backends.revokes import FileRevokes
 from pyceleryc.exceptions import ImproperlyConfigured
 
 __all__ = ('SQLiteBackend',)
@@ -23,3 +24,7 @@ class SQLiteBackend(DocumentGroups, CoreBackend):
             raise ImproperlyConfigured(
                 f'{url!r} names no file: write sqlite:///relative.db or sqlite:////absolute.db')
         return {'scheme': 'sqlite', 'path': path[1:], 'expires': float(self.expires or 0)}
+
+    def revoke_store(self) -> FileRevokes:
+        """Return what keeps revoked ids in a file beside this one."""
+        return FileRevokes(f"{self.client_config()['path']}.revoked")

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from functools import wraps
 from pprint import pformat
@@ -25,6 +26,7 @@ from pyceleryc.bin.types import (
     JsonObject,
     LogLevel,
 )
+from pyceleryc.platforms import EX_FAILURE, EX_OK, signals
 from pyceleryc.signals import user_preload_options
 
 __all__ = (
@@ -168,6 +170,11 @@ def handle_preload_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(ctx, *args, **kwargs)
 
     return command
+
+
+def end_on_signals() -> None:
+    """Until the program has handlers of its own: SIGTERM and SIGQUIT end it as they do later, with exit handlers run."""
+    signals.update(SIGTERM=lambda *_: sys.exit(EX_OK), SIGQUIT=lambda *_: sys.exit(EX_FAILURE))
 
 
 def working_directory() -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -20,7 +21,7 @@ __all__ = ('beat',)
 _PLAIN = (ImproperlyConfigured, LockFailed, OSError, OperationalError)
 
 
-def _option(*names: str, **attributes: Any) -> Any:
+def _option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(*names, cls=CeleryOption, help_group='Beat Options', **attributes)
 
 
@@ -29,21 +30,24 @@ def _option(*names: str, **attributes: Any) -> Any:
 @_option('-s', '--schedule', help="File of the schedule's last runs; default: the setting beat_schedule_filename.  "
                                   'A suffix such as .db may be added.')
 @_option('-S', '--scheduler', help='Class of the scheduler, or its short name.')
+@_option('--lease', metavar='NAME', help='Of all beats with this name one sends, the others stand by; default: the setting beat_lease.')
 @_option('--max-interval', type=float, help='Seconds to sleep at most; default 300.')
 @_option('-l', '--loglevel', type=LOG_LEVEL, default='WARNING', help='Log from this level on; default WARNING.')
 @click.pass_context
 @handle_preload_options
 def beat(ctx: click.Context, detach: bool, uid: str | None, gid: str | None, umask: int | None,
-         executable: str | None, **options: Any) -> None:
+         executable: str | None, lease: str | None, **options: Any) -> None:
     """Send periodic tasks when they are due.
 
-    One beat must run, not more: each sends every task.
+    One beat must run, not more: each sends every task.  Unless they have a lease.
     """
     app = ctx.obj.app
     try:
         app.config_from_cmdline(ctx.args, namespace='beat')
     except (KeyError, ValueError) as exc:
         raise click.UsageError(f'Unable to parse extra configuration from command line.\nReason: {exc}', ctx) from exc
+    if lease:
+        app.conf.beat_lease = lease
     if not was_detached() and detach:
         start_detached(ctx.obj, default_nodename(None), uid, gid, umask, executable, options)
     become(ctx, uid, gid, umask)

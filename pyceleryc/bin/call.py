@@ -1,6 +1,7 @@
 """``pyceleryc call``."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -19,7 +20,7 @@ from pyceleryc.bin.base import (
 __all__ = ('call',)
 
 
-def _option(group: str, *names: str, **attributes: Any) -> Any:
+def _option(group: str, *names: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(*names, cls=CeleryOption, help_group=f'{group} Options', **attributes)
 
 

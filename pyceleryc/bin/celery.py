@@ -7,6 +7,7 @@ import warnings
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points
 from importlib.metadata import version as package_version
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -14,16 +15,23 @@ import click
 from pyceleryc import SERIES, __version__
 from pyceleryc._state import get_current_app
 from pyceleryc.app.utils import find_app, find_app_error
-from pyceleryc.bin.base import CeleryOption, CLIContext, working_directory
+from pyceleryc.bin.amqp import amqp
+from pyceleryc.bin.base import CeleryOption, CLIContext, end_on_signals, working_directory
 from pyceleryc.bin.beat import beat
 from pyceleryc.bin.call import call
 from pyceleryc.bin.control import control, inspect, status
 from pyceleryc.bin.events import events
+from pyceleryc.bin.graph import graph
 from pyceleryc.bin.list import list_
+from pyceleryc.bin.logtool import logtool
+from pyceleryc.bin.migrate import migrate
+from pyceleryc.bin.multi import multi
+from pyceleryc.bin.ping import ping
 from pyceleryc.bin.purge import purge
 from pyceleryc.bin.report import report
 from pyceleryc.bin.result import result
 from pyceleryc.bin.shell import shell
+from pyceleryc.bin.upgrade import upgrade
 from pyceleryc.bin.worker import worker
 
 __all__ = ('main', 'celery')
@@ -60,7 +68,7 @@ class CommandGroup(click.Group):
         except click.UsageError as exc:
             close = get_close_matches(args[0], self.list_commands(ctx), 3, 0.6)
             if close:
-                exc.message = f"No such command {args[0]!r}.\n\nDid you mean {' or '.join(close)}?"
+                exc.message = f"No such command {args[0]!r}.\n\nDid you mean {' or '.join(close)}?"  # type: ignore[misc]
             raise
 
 
@@ -107,7 +115,7 @@ def _release() -> str:
         return SERIES
 
 
-def _option(*names: str, **attributes: Any) -> Any:
+def _option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(*names, cls=CeleryOption, help_group='Global Options', **attributes)
 
 
@@ -125,13 +133,15 @@ def _option(*names: str, **attributes: Any) -> Any:
          help='Show the version and exit.')
 @_option('--skip-checks', is_flag=True,
          help='Do not run the checks of Django at the start.')
-@click.pass_context
+@click.pass_context  # type: ignore[arg-type]
 def main(ctx: click.Context, app: str | None, workdir: str | None, no_color: bool, quiet: bool,
          skip_checks: bool, **settings: str | None) -> None:
     """Run workers, and look after tasks and queues."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
         ctx.exit()
+    if ctx.invoked_subcommand in ('worker', 'beat'):
+        end_on_signals()
     if workdir:
         os.chdir(workdir)
     if skip_checks or os.environ.get('SKIP_CHECKS'):
@@ -145,5 +155,8 @@ def main(ctx: click.Context, app: str | None, workdir: str | None, no_color: boo
 
 
 celery = main
-for _command in (beat, call, control, events, inspect, list_, purge, report, result, shell, status, worker):
+for _command in (
+    amqp, beat, call, control, events, graph, inspect, list_, logtool, migrate, multi, ping, purge, report, result, shell, status, upgrade,
+    worker,
+):
     main.add_command(_command)

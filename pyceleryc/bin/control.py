@@ -1,7 +1,7 @@
 """``pyceleryc status``, ``inspect`` and ``control``: remote control from the command line (FEATURES 2.14)."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
@@ -64,6 +64,10 @@ def _help_rows(kind: str) -> Iterator[tuple[str, str]]:
         yield ' '.join(filter(None, (info.name, info.signature))), info.help
 
 
+def _completion(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    return lambda ctx, param, begun: [info.name for info in _commands(kind) if info.name.startswith(begun)]
+
+
 # -- the commands --------------------------------------------------------------------------
 
 @click.command('status', cls=CeleryCommand)
@@ -78,7 +82,7 @@ def status(ctx: click.Context, timeout: float, destination: list[str] | None, js
 
 
 @click.command('inspect', cls=CeleryCommand, context_settings={'allow_extra_args': True})
-@click.argument('command')
+@click.argument('command', shell_complete=_completion('inspect'))
 @_options
 @_list_option('inspect')
 @click.pass_context
@@ -92,7 +96,7 @@ def inspect(ctx: click.Context, command: str, timeout: float, destination: list[
 
 
 @click.command('control', cls=CeleryCommand, context_settings={'allow_extra_args': True})
-@click.argument('command')
+@click.argument('command', shell_complete=_completion('control'))
 @_options
 @_list_option('control')
 @click.pass_context
@@ -159,6 +163,10 @@ def _ask(
         raise click.ClickException(f'cannot reach the workers: {exc}') from exc
     if not replies:
         raise _NoReply(NO_REPLY)
+    answered = {name for body in replies for name in body}
+    silent = [name for name in destination or () if name not in answered]
+    if silent:
+        ctx.obj.error(f'No reply from {", ".join(silent)}: not running, not connected, or too busy (--timeout).', fg='yellow')
     return replies
 
 

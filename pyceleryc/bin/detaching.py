@@ -43,8 +43,10 @@ def start_detached(context: CLIContext, hostname: str, uid: str | None, gid: str
     """Go to the background and start anew there: threads and connections of imports do not survive a fork."""
     logfile, pidfile = (_absolute(options[name], hostname) for name in ('logfile', 'pidfile'))
     python = executable or sys.executable
+    umask = 0o022 if umask is None else umask
+    os.umask(umask)  # the check makes the log
     _check_detached(python, uid, gid, logfile, pidfile)
-    with detached(logfile, pidfile, uid, gid, 0o022 if umask is None else umask, context.directory,
+    with detached(logfile, pidfile, uid, gid, umask, context.directory,
                   fake=bool(os.environ.get('C_FAKEFORK'))):
         mark_detached()
         os.execv(python, [python, '-m', 'pyceleryc', *context.argv])

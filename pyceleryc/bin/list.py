@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import click
 from kombu.exceptions import OperationalError
+from kombu.utils.json import dumps
 
-from pyceleryc.bin.base import CeleryCommand, handle_preload_options
+from pyceleryc.bin.base import CeleryCommand, CeleryOption, handle_preload_options
 
 __all__ = ('list_',)
 
@@ -19,8 +20,9 @@ def list_(ctx: click.Context) -> None:
 
 
 @list_.command(cls=CeleryCommand)
+@click.option('-j', '--json', 'as_json', cls=CeleryOption, is_flag=True, help='Print JSON.')
 @click.pass_context
-def bindings(ctx: click.Context) -> None:
+def bindings(ctx: click.Context, as_json: bool) -> None:
     """Show the bindings of queues, if the broker tells (RabbitMQ: with the package pyrabbit)."""
     try:
         with ctx.obj.app.connection_for_read() as connection:
@@ -29,6 +31,9 @@ def bindings(ctx: click.Context) -> None:
         raise click.UsageError('Your transport cannot list bindings.') from exc
     except (ImportError, OperationalError, OSError) as exc:
         raise click.ClickException(f'cannot list bindings: {exc}') from exc
+    if as_json:
+        ctx.obj.echo(dumps(found))
+        return
     _row(ctx, 'Queue', 'Exchange', 'Routing Key')
     _row(ctx, '-' * 16, '-' * 16, '-' * 16)
     for binding in found:

@@ -1,10 +1,12 @@
 """``pyceleryc purge``."""
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 from kombu.exceptions import OperationalError
+from kombu.utils.json import dumps
 
 from pyceleryc.app.publisher import NO_RETRY
 from pyceleryc.bin.base import COMMA_SEPARATED_LIST, CeleryCommand, CeleryOption, handle_preload_options
@@ -17,29 +19,49 @@ __all__ = ('purge',)
 @click.option('-f', '--force', cls=CeleryOption, is_flag=True, help='Do not ask.')
 @click.option('-Q', '--queues', cls=CeleryOption, type=COMMA_SEPARATED_LIST, help='Queues to purge; default: all known.')
 @click.option('-X', '--exclude-queues', cls=CeleryOption, type=COMMA_SEPARATED_LIST, help='Queues to leave alone.')
+@click.option('-j', '--json', 'as_json', cls=CeleryOption, is_flag=True, help='Print the numbers as JSON, by queue.')
 @click.pass_context
 @handle_preload_options
-def purge(ctx: click.Context, force: bool, queues: list[str] | None, exclude_queues: list[str] | None) -> None:
+def purge(ctx: click.Context, force: bool, queues: list[str] | None, exclude_queues: list[str] | None, as_json: bool) -> None:
     """Delete all messages in the task queues. There is no way back."""
     app = ctx.obj.app
     chosen = [name for name in queues or sorted(app.amqp.queues) if name not in (exclude_queues or ())]
     if not chosen:
-        ctx.obj.echo('There is no queue to purge.')
+        ctx.obj.echo('{}' if as_json else 'There is no queue to purge.')
         return
-    listed = ', '.join(chosen)
     if not force:
-        ctx.obj.secho(f'WARNING: this deletes all messages in {pluralize(len(chosen), "queue")}: {listed}.\n'
-                      '         There is no way back. (Option -f skips this question.)', fg='yellow')
-        click.confirm('Are you sure you want to delete all tasks?', abort=True)
-    try:
-        count = sum(_purge_one(app, name) for name in chosen)
-    except (OperationalError, OSError) as exc:
-        raise click.ClickException(f'cannot purge: {exc}') from exc
+        _ask(ctx, chosen)
+    counts = _purge_all(ctx, chosen)
+    if as_json:
+        ctx.obj.echo(dumps(counts))
+        return
+    count = sum(counts.values())
     many = pluralize(len(chosen), 'known task queue')
     if count:
         ctx.obj.echo(f'Purged {count} {pluralize(count, "message")} from {len(chosen)} {many}.')
     else:
         ctx.obj.echo(f'No messages purged from {len(chosen)} {pluralize(len(chosen), "queue")}.')
+
+
+def _ask(ctx: click.Context, chosen: list[str]) -> None:
+    ctx.obj.secho(f'WARNING: this deletes all messages in {pluralize(len(chosen), "queue")}: {", ".join(chosen)}.\n'
+                  '         There is no way back. (Option -f skips this question.)', fg='yellow', err=True)
+    click.confirm('Are you sure you want to delete all tasks?', abort=True, err=True)
+
+
+def _purge_all(ctx: click.Context, chosen: list[str]) -> dict[str, int]:
+    """Purge; tell on a terminal how far it is."""
+    counts: dict[str, int] = {}
+    shows = sys.stderr.isatty() and not ctx.obj.quiet and len(chosen) > 1
+    try:
+        for name in chosen:
+            counts[name] = _purge_one(ctx.obj.app, name)
+            if shows:
+                click.echo(f'{len(counts)}/{len(chosen)} {name}: {counts[name]}', err=True)
+    except (OperationalError, OSError) as exc:
+        done = f' ({", ".join(counts)} are empty already)' if counts else ''
+        raise click.ClickException(f'cannot purge: {exc}{done}') from exc
+    return counts
 
 
 def _purge_one(app: Any, name: str) -> int:

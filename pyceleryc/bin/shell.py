@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pyceleryc.bin.base import CeleryCommand, CeleryOption, handle_preload_options
+from pyceleryc.bin.base import CeleryCommand, CeleryOption, handle_preload_options, not_yet
 
 __all__ = ('shell',)
 
@@ -21,6 +21,8 @@ _CANVAS = ('AsyncResult', 'chain', 'chord', 'chunks', 'group', 'signature', 'xma
 @click.option('-B', '--bpython', cls=CeleryOption, is_flag=True, help='Use bpython.')
 @click.option('--python', cls=CeleryOption, is_flag=True, help='Use the shell of Python.')
 @click.option('-T', '--without-tasks', cls=CeleryOption, is_flag=True, help='Do not add the tasks to the names.')
+@not_yet(['--eventlet'], 'there are no such pools yet', is_flag=True)
+@not_yet(['--gevent'], 'there are no such pools yet', is_flag=True)
 @click.pass_context
 @handle_preload_options
 def shell(ctx: click.Context, ipython: bool, bpython: bool, python: bool, without_tasks: bool) -> None:

@@ -18,7 +18,7 @@ __all__ = (
 )
 
 
-class CommaSeparatedList(click.ParamType):
+class CommaSeparatedList(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only
     """``a,b,c``, as a list; spaces around the names and empty names are dropped."""
 
     name = 'comma separated list'
@@ -29,7 +29,7 @@ class CommaSeparatedList(click.ParamType):
         return [part.strip() for part in parts if part.strip()]
 
 
-class _Json(click.ParamType):
+class _Json(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only
     kind: type = list
     name = 'json array'
 
@@ -57,7 +57,7 @@ class JsonObject(_Json):
     name = 'json object'
 
 
-class ISO8601DateTime(click.ParamType):
+class ISO8601DateTime(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only
     """A date and time such as ``2031-05-17T12:00:00+02:00``."""
 
     name = 'iso-8601'
@@ -83,7 +83,7 @@ class ISO8601DateTimeOrFloat(ISO8601DateTime):
             return super().convert(value, param, ctx)
 
 
-class LogLevel(click.Choice):
+class LogLevel(click.Choice):  # type: ignore[type-arg]
     """The name of a log level in any case, as its number."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class LogLevel(click.Choice):
         return int(LOG_LEVELS[super().convert(value, param, ctx)])
 
 
-class Octal(click.ParamType):
+class Octal(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only
     """A number in octal, such as a umask."""
 
     name = 'octal'

@@ -4,11 +4,13 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import click
 from kombu.exceptions import OperationalError
 
+from pyceleryc.apps.reloading import Reloader
 from pyceleryc.apps.worker import Worker
 from pyceleryc.bin.base import (
     COMMA_SEPARATED_LIST,
@@ -24,16 +26,18 @@ from pyceleryc.exceptions import ImproperlyConfigured, SecurityError
 from pyceleryc.platforms import EX_FAILURE, EX_OK, LockFailed
 from pyceleryc.utils.nodenames import default_nodename, host_format
 from pyceleryc.worker.autoscale import autoscale_bounds
-from pyceleryc.worker.machine import POOLS
+from pyceleryc.worker.machine import OTHER_POOLS, POOLS, check_pool
 
 __all__ = ('worker',)
 
+#: In the environment of a process that is only to see whether the project can be imported (--reload).
+_TRIAL = '_PYCELERYC_TRIAL'
 COUNT = click.IntRange(min=0)
 #: Errors that say it all: a traceback would only hide them.
 _PLAIN = (ImproperlyConfigured, SecurityError, LockFailed, OSError)
 
 
-def _option(group: str, *names: str, **attributes: Any) -> Any:
+def _option(group: str, *names: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(*names, cls=CeleryOption, help_group=f'{group} Options', **attributes)
 
 
@@ -51,6 +55,14 @@ def _autoscale(ctx: click.Context, param: click.Parameter, value: str | None) ->
         raise click.BadParameter(str(exc), ctx, param) from exc
 
 
+def _pool(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    try:
+        check_pool(value or 'prefork')
+    except ImproperlyConfigured as exc:
+        raise click.BadParameter(str(exc), ctx, param) from exc
+    return value
+
+
 def _loglevel(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     return LOG_LEVEL.convert('WARNING', param, ctx) if value is None else value
 
@@ -64,7 +76,8 @@ def _loglevel(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
          help='Accepted for compatibility: a task is only ever given to a free process.')
 @_option('Worker', '--prefetch-multiplier', type=COUNT, help='Messages to hold per process; 0 is no limit.')
 @_option('Pool', '-c', '--concurrency', type=COUNT, help='Number of processes or threads; default: the CPUs.')
-@_option('Pool', '-P', '--pool', type=click.Choice(sorted(POOLS)), help='What runs the tasks.')
+@_option('Pool', '-P', '--pool', type=click.Choice(sorted((*POOLS, *OTHER_POOLS))), callback=_pool, metavar='NAME',
+         help=f'What runs the tasks: {", ".join(sorted(POOLS))}.')
 @_option('Pool', '--time-limit', type=float, help='Seconds after which a task is killed.')
 @_option('Pool', '--soft-time-limit', type=float, help='Seconds after which a task gets SoftTimeLimitExceeded.')
 @_option('Pool', '--max-tasks-per-child', type=COUNT, help='Replace a process after so many tasks.')
@@ -79,20 +92,24 @@ def _loglevel(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @_option('Embedded Beat', '-s', '--schedule-filename', '--schedule',
          help="File of the schedule's last runs; default: the setting beat_schedule_filename.")
 @_option('Embedded Beat', '--scheduler', help='Class of the scheduler, or its short name.')
-@_option('Cluster', '--without-gossip', is_flag=True, expose_value=False, help='Accepted: there is no gossip.')
-@_option('Cluster', '--without-mingle', is_flag=True, expose_value=False, help='Accepted: the worker answers those that mingle, and asks nobody.')
-@_option('Cluster', '--without-heartbeat', is_flag=True, help='Send no heartbeat events (they are only sent with -E).')
+@_option('Cluster', '--without-gossip', is_flag=True, help='Do not listen to other workers.')
+@_option('Cluster', '--without-mingle', is_flag=True, help='Do not ask other workers at the start which tasks are revoked.')
+@_option('Cluster', '--without-heartbeat', is_flag=True, help='Send no heartbeat events.')
 @_option('Cluster', '--heartbeat-interval', type=click.FloatRange(min=0), help='Seconds between heartbeat events; default 2.')
 @_option('Worker', '-E', '--task-events', '--events', 'task_events', is_flag=True, default=None,
          help='Send events about tasks, for monitors; remote control switches them on and off, too.')
 @_option('Worker', '-S', '--statedb', type=click.Path(), help='Keep the ids of revoked tasks in this file; %n, %h are replaced.')
 @_option('Pool', '--autoscale', callback=_autoscale, metavar='MAX,MIN',
          help='Let the pool grow to MAX processes when there is work, and shrink to MIN.')
+@_option('Worker', '--http-address', metavar='HOST:PORT',
+         help='Answer /livez, /readyz and /metrics (Prometheus) there, even while tasks keep Python busy. See also: pyceleryc ping.')
+@_option('Worker', '--reload', 'reload_', is_flag=True,
+         help='For development: start anew, after the running tasks, when a source file of the project changes.')
 @not_yet(['--disable-prefetch'], 'it is for Redis brokers; --prefetch-multiplier 1 holds the fewest messages', is_flag=True)
 @click.pass_context
 @handle_preload_options
 def worker(ctx: click.Context, hostname: str, detach: bool, uid: str | None, gid: str | None,
-           umask: int | None, executable: str | None, **options: Any) -> None:
+           umask: int | None, executable: str | None, reload_: bool, **options: Any) -> None:
     """Run a worker.
 
     Settings may follow the options: worker.prefetch_multiplier=8
@@ -104,10 +121,34 @@ def worker(ctx: click.Context, hostname: str, detach: bool, uid: str | None, gid
       pyceleryc -A proj worker -P threads -c 50
     """
     _apply_settings(ctx)
+    _refuse_contradictions(ctx, detach, reload_, options)
+    if os.environ.pop(_TRIAL, None):
+        _import_all(ctx.obj.app, options['include'])
+        return
+    if reload_:
+        options['ready_callback'] = Reloader([sys.executable, *sys.orig_argv[1:]], {_TRIAL: '1'}).begin
     if not was_detached() and detach:
         start_detached(ctx.obj, hostname, uid, gid, umask, executable, options)
     become(ctx, uid, gid, umask)
     ctx.exit(_run(ctx, hostname, options))
+
+
+def _refuse_contradictions(ctx: click.Context, detach: bool, reload_: bool, options: dict[str, Any]) -> None:
+    both = sorted({*(options['queues'] or ())} & {*(options['exclude_queues'] or ())})
+    hard, soft = options['time_limit'], options['soft_time_limit']
+    if reload_ and detach:
+        raise click.UsageError('--reload is for development: it does not go with --detach', ctx)
+    if both and set(both) == set(options['queues']):
+        raise click.UsageError(f'-Q and -X name the same queues, nothing is left to consume: {", ".join(both)}', ctx)
+    if hard and soft and soft >= hard:
+        raise click.UsageError(f'--soft-time-limit {soft:g} must be less than --time-limit {hard:g}: it would never be reached', ctx)
+
+
+def _import_all(app: Any, include: list[str] | None) -> None:
+    """What a worker imports: whether that works."""
+    app.conf.include = (*app.conf.include, *(include or ()))
+    app.loader.init_worker()
+    app.finalize()
 
 
 def _apply_settings(ctx: click.Context) -> None:
@@ -144,7 +185,8 @@ def _start_again(context: CLIContext, old: Worker) -> None:
     context.app.close()
     if old.pidlock is not None:
         old.pidlock.release()
-    sys.__stdout__.flush()
+    if sys.__stdout__ is not None:
+        sys.__stdout__.flush()
     os.chdir(context.directory)
     mark_detached()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,9 +1,10 @@
 """Groups of plain tasks, sent without copying and freezing each signature (D17)."""
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from kombu.exceptions import EncodeError
+from kombu.utils.functional import maybe_list
 from kombu.utils.uuid import uuid
 
 from pyceleryc._state import get_current_worker_task
@@ -15,6 +16,20 @@ __all__ = ('PlainGroup',)
 _PLACE = frozenset({'task_id', 'group_id', 'root_id', 'parent_id', 'add_to_parent'})
 _OWN_FUNCTIONS = Signature.apply_async.__globals__
 _NO_LINKS = {'callbacks': None, 'errbacks': None, 'chain': None}
+#: Options of a member that differ from message to message.
+_OF_A_MESSAGE = frozenset({'link', 'link_error', 'countdown', 'eta', 'expires'})
+#: Options of a member that messages have in common; there is a template for each set of them.
+_OF_A_TEMPLATE = frozenset({
+    'queue', 'exchange', 'routing_key', 'priority', 'delivery_mode', 'time_limit', 'soft_time_limit'})
+_OF_A_MEMBER = _OF_A_MESSAGE | _OF_A_TEMPLATE
+
+
+class _Kind(NamedTuple):
+    """What some members have in common."""
+
+    template: Any
+    check: Any
+    task: Any
 
 
 class PlainGroup:
@@ -30,14 +45,16 @@ class PlainGroup:
         self.options = options
         self.partial = tuple(partial or ())
         self.result: Any = None
-        self._moulds: dict[str, Any] = {}
+        #: Task name, and options of the template -> kind; None: not plain.
+        self._kinds: dict[Any, _Kind | None] = {}
+        self._kind_of_each: list[_Kind] = []
 
     @classmethod
     def of(cls, app: Any, tasks: Any, options: dict[str, Any], partial: Any) -> PlainGroup | None:
         """Return the group, or None if it is not plain.
 
-        Plain means: tasks of this app, not nested canvas, without options, links or stamps,
-        with nothing between them and the broker that wants to see each of them.
+        Plain means: tasks of this app, not nested canvas, without stamps, ids or unusual
+        options, with nothing between them and the broker that wants to see each of them.
 
         :param partial: arguments that are put before those of each member.
         """
@@ -50,21 +67,46 @@ class PlainGroup:
         if self.app.amqp.publisher is None:
             return False
         for sig in self.tasks:
-            if (sig.__class__ is not Signature or sig['options'] or sig.get('subtask_type')
-                    or not (sig['task'] in self._moulds or self._add_mould(sig))):
+            kind = None
+            if sig.__class__ is Signature and not sig.get('subtask_type'):
+                kind = self._kind(sig)
+            if kind is None:
                 return False
+            self._kind_of_each.append(kind)
         return True
 
-    def _add_mould(self, sig: Any) -> bool:
+    def _kind(self, sig: Any) -> _Kind | None:
+        options = sig['options']
+        key = sig['task']
+        if options:
+            if not _OF_A_MEMBER.issuperset(options):
+                return None
+            key = (key, *sorted((name, value) for name, value in options.items() if name in _OF_A_TEMPLATE))
+        try:
+            return self._kinds[key]
+        except KeyError:
+            found = self._kinds[key] = self._new_kind(sig)
+            return found
+        except TypeError:
+            # A queue that is no name, say.
+            return None
+
+    def _new_kind(self, sig: Any) -> _Kind | None:
         # Imported here: the app package imports the canvas.
-        from pyceleryc.app.shortcut import mould_of
+        from pyceleryc.app.options import check_call
+        from pyceleryc.app.shortcut import mould_of, template_with
 
         app, task = self.app, self.app.tasks.get(sig['task'])
         if task is None or sig._own_app() not in (None, app) or task.app is not app:
-            return False
+            return None
         mould = mould_of(task)
-        self._moulds[sig['task']] = mould, task
-        return mould is not None
+        if mould is None:
+            return None
+        own = {name: value for name, value in sig['options'].items()
+               if name in _OF_A_TEMPLATE and value is not None}
+        check_call(task.name, **own)
+        template = template_with(task, own) if own else mould.template
+        return None if template is None else _Kind(template, mould.check, task)
 
     # -- as a group -----------------------------------------------------------------------------
 
@@ -96,35 +138,62 @@ class PlainGroup:
     def _collect(
         self, batch: Any, group_id: str, chord: Any, root_id: str | None, parent_id: str | None,
     ) -> list[str]:
+        # Imported here: the app package imports the canvas.
+        from pyceleryc.app.messages import cannot_encode
+
         send, partial, reply_to = batch.core.send, self.partial, self.app._reply_to(False)
         # The same text in each message, so it is made once.
         embed = None if chord is None else _json({**_NO_LINKS, 'chord': chord})
-        moulds = {name: mould for name, (mould, _) in self._moulds.items()}
         ids = []
-        for index, sig in enumerate(self.tasks):
-            mould, args, kwargs = moulds[sig['task']], sig['args'], sig['kwargs']
+        for index, (sig, kind) in enumerate(zip(self.tasks, self._kind_of_each, strict=True)):
+            args, kwargs, options = sig['args'], sig['kwargs'], sig['options']
             if partial and not sig.get('immutable'):
                 args = (*partial, *args)
             elif args.__class__ is not tuple:
                 args = tuple(args)
-            mould.check(*args, **kwargs)
+            kind.check(*args, **kwargs)
+            own = (None, None, None, None, embed)
+            if options and not _OF_A_TEMPLATE.issuperset(options):
+                own = self._own(kind.task.name, options, chord, embed)
+            task_id, eta, expires, expiration, parts = own
             try:
                 ids.append(send(
-                    mould.template, None, args, kwargs, reply_to, root_id, parent_id, 0, None,
-                    None, None, None, None, embed, None, group_id, index))
+                    kind.template, task_id, args, kwargs, reply_to, root_id, parent_id, 0, eta,
+                    expires, expiration, None, None, parts, None, group_id, index))
             except Exception as exc:
-                raise EncodeError(str(exc)) from exc
+                raise cannot_encode(kind.task.name, args, kwargs, exc) from exc
         return ids
+
+    def _own(self, name: str, options: dict[str, Any], chord: Any, embed: Any) -> tuple[Any, ...]:
+        """Return id, eta, expires, expiration and embedded parts of one message."""
+        from pyceleryc.app.options import check_call
+
+        app, task_id, expiration = self.app, None, None
+        expires = options.get('expires')
+        if expires is not None:
+            task_id = uuid()
+            expiration = str(int(app._expiration(expires, name, task_id) * 1000))
+        eta, expires = app.amqp._times(
+            name, options.get('countdown'), options.get('eta'), expires, None, None)
+        check_call(name, link=options.get('link'), link_error=options.get('link_error'))
+        links, errbacks = maybe_list(options.get('link')), maybe_list(options.get('link_error'))
+        if links or errbacks:
+            embed = {'callbacks': links, 'errbacks': errbacks, 'chain': None, 'chord': chord}
+        return task_id, eta, expires, expiration, embed
 
     def _results(self, ids: list[str]) -> list[Any]:
         make = self.app.AsyncResult
-        parts = {name: (task.backend, name) for name, (_, task) in self._moulds.items()}
-        return [make(task_id, *parts[sig['task']])
-                for task_id, sig in zip(ids, self.tasks, strict=True)]
+        parts = {kind: (kind.task.backend, kind.task.name) for kind in set(self._kind_of_each)}
+        return [make(task_id, *parts[kind])
+                for task_id, kind in zip(ids, self._kind_of_each, strict=True)]
 
 
-def _json(data: Any) -> Any:
+def _json(data: dict[str, Any]) -> Any:
     # Imported here: the app package imports the canvas.
-    from pyceleryc.app.messages import encode
+    from pyceleryc.app.messages import cannot_encode, encode
 
-    return encode(data, 'json')[2]
+    try:
+        return encode(data, 'json')[2]
+    except EncodeError as exc:
+        body = data['chord']
+        raise cannot_encode(body['task'], body['args'], body['kwargs'], exc) from exc

@@ -215,7 +215,7 @@ class chain(_chain):  # noqa: N801  the public name
             joined = reduce(operator.or_, steps, _chain())
             return joined if joined.get('subtask_type') else _chain(joined, app=joined._app)
         made = _chain.__new__(_chain, *tasks, **kwargs)
-        made.__init__(*tasks, **kwargs)
+        made.__init__(*tasks, **kwargs)  # type: ignore[misc]
         return made
 
 

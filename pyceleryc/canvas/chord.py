@@ -136,7 +136,7 @@ class _chord(Signature):  # noqa: N801  the public name
         options: dict[str, Any],
     ) -> Any:
         options.pop('add_to_parent', None)
-        transport = {name: options.pop(name) for name in ('producer', 'connection', 'router')
+        transport: dict[str, Any] = {name: options.pop(name) for name in ('producer', 'connection', 'router')
                      if name in options}
         group_id = header.options.get('task_id') or uuid()
         # What comes after the chord comes after its body, not after the header's tasks.
@@ -156,11 +156,11 @@ class _chord(Signature):  # noqa: N801  the public name
         # Before the header is sent: it may be done before we are.  Groups that its chains end
         # with are part of the same group, so only the chord itself knows the size.
         app.backend.set_chord_size(group_id, sum(map(descend, header.tasks)))
-        body_result.parent = header.apply_async(
-            partial_args, kwargs, **{**options, **transport, 'task_id': group_id})
+        options = {**options, **transport, 'task_id': group_id}
+        body_result.parent = header.apply_async(partial_args, kwargs, **options)
         return body_result
 
-    def apply(  # type: ignore[override]
+    def apply(
         self, args: Any = None, kwargs: Any = None, propagate: bool = True, body: Any = None,
         **options: Any,
     ) -> Any:

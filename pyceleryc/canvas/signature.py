@@ -20,6 +20,11 @@ __all__ = ('Signature', 'signature', 'maybe_signature', 'subtask', 'maybe_subtas
 _FIXED_OPTIONS = frozenset({'group_id', 'stamped_headers'})
 
 
+#: Parts of a signature, how to make them, and what they may be.
+_PARTS: tuple[tuple[str, Any, tuple[type, ...]], ...] = (
+    ('args', tuple, (list, tuple)), ('kwargs', dict, (dict,)), ('options', dict, (dict,)))
+
+
 @abstract.CallableSignature.register
 class Signature(dict):  # type: ignore[type-arg]
     """A task's name, arguments and options (Calling guide; FEATURES 2.3).
@@ -60,9 +65,17 @@ class Signature(dict):  # type: ignore[type-arg]
     def from_dict(cls, d: Any, app: Any = None) -> Any:
         """Return the signature, of the right class, that *d* describes."""
         kind = d.get('subtask_type')
-        if kind and cls is not cls.TYPES[kind]:
+        if not kind or cls.TYPES.get(kind) is cls:
+            return Signature(d, app=app)
+        if kind not in cls.TYPES:
+            raise KeyError(f'signature {d.get("task")!r}: there is no subtask_type {kind!r}; known: '
+                           + ', '.join(sorted(cls.TYPES)))
+        if not isinstance(d.get('kwargs'), dict):
+            raise TypeError(f'signature {d.get("task")!r}: kwargs of a {kind} must be a dict; it is {d.get("kwargs")!r}')
+        try:
             return cls.TYPES[kind].from_dict(d, app=app)
-        return Signature(d, app=app)
+        except (KeyError, AttributeError) as exc:
+            raise TypeError(f'signature {d.get("task")!r} is no {kind}: {exc!r}') from exc
 
     def __init__(
         self, task: Any = None, args: Any = None, kwargs: Any = None, options: Any = None,
@@ -73,9 +86,14 @@ class Signature(dict):  # type: ignore[type-arg]
         if isinstance(task, dict):
             super().__init__(task)
             # Messages made by hand may leave things out.
-            for key, default in (('args', ()), ('kwargs', {}), ('options', {})):
-                if self.get(key) is None:
-                    self[key] = default
+            for key, default, kinds in _PARTS:
+                value = self.get(key)
+                if value is None:
+                    self[key] = default()
+                elif not isinstance(value, kinds):
+                    raise TypeError(
+                        f'signature {self.get("task")!r}: {key} must be a '
+                        f'{" or ".join(kind.__name__ for kind in kinds)}; it is {value!r}')
             return
         name = task
         if task is not None and not isinstance(task, str):
@@ -106,11 +124,11 @@ class Signature(dict):  # type: ignore[type-arg]
     @property
     def name(self) -> str:
         """Name of the task."""
-        return self['task']  # type: ignore[no-any-return]
+        return self['task']
 
     def _known_type(self) -> Any:
         """Return the task, or None if it is not registered here."""
-        return self._type if self._type is not None else self.app.tasks.get(self['task'])
+        return self._type if self._type is not None else self.app.tasks.get(self.get('task'))
 
     @property
     def AsyncResult(self) -> Any:  # noqa: N802  the public name
@@ -141,6 +159,8 @@ class Signature(dict):  # type: ignore[type-arg]
             merged_options['route_name'] = route_name
         task = self._known_type()
         if task is None:
+            if not isinstance(self.get('task'), str):
+                raise TypeError(f'a signature must have the name of a task; its task is {self.get("task")!r}')
             return self.app.send_task(self['task'], args, kwargs, **merged_options)
         return task.apply_async(args, kwargs, **merged_options)
 

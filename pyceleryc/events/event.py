@@ -17,8 +17,9 @@ def Event(  # noqa: N802  the public name
     type: str, _fields: Any = None, __dict__: Any = dict, __now__: Any = time.time, **fields: Any,  # noqa: A002
 ) -> dict[str, Any]:
     """Return an event: a dict with its type, *fields* and, unless given, the time."""
-    event: dict[str, Any] = __dict__(_fields or (), **fields, type=type)
+    event: dict[str, Any] = __dict__(_fields or (), **fields)
     event.setdefault('timestamp', __now__())
+    event['type'] = type
     return event
 
 

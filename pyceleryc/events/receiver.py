@@ -1,6 +1,7 @@
 """Receives events (PROTOCOL 3.7)."""
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -21,7 +22,28 @@ CLIENT_CLOCK_SKEW = -1
 Handler = Callable[[Mapping[str, Any]], Any]
 
 
-class EventReceiver(ConsumerMixin):  # type: ignore[misc]
+logger = logging.getLogger('celery.events')
+
+#: What everybody relies on, where it is given.
+_TYPES: dict[str, Any] = {
+    'hostname': str, 'uuid': str, 'name': str, 'root_id': str, 'parent_id': str, 'timestamp': (int, float), 'utcoffset': (int, float), 'freq': (int, float), 'clock': int,
+}
+
+
+def check_event(event: Any) -> None:
+    """Look at an event that came over the network.
+
+    :raises ValueError: it is no mapping, has no type, or a field is not what it must be.
+    """
+    if not isinstance(event, dict) or not isinstance(event.get('type'), str):
+        raise ValueError('it is no mapping with a type')
+    for name, wanted in _TYPES.items():
+        value = event.get(name)
+        if value is not None and not isinstance(value, wanted):
+            raise ValueError(f'{name} is {value!r:.100}')
+
+
+class EventReceiver(ConsumerMixin):
     """Calls handlers with the events that come.
 
     :param channel: connection or channel of kombu.
@@ -108,7 +130,11 @@ class EventReceiver(ConsumerMixin):  # type: ignore[misc]
         tzfields: Any = None, adjust_timestamp: Any = adjust_timestamp,
         CLIENT_CLOCK_SKEW: int = CLIENT_CLOCK_SKEW,  # noqa: N803
     ) -> tuple[str, dict[str, Any]]:
-        """Return (type, event) with clock and time made ours."""
+        """Return (type, event) with clock and time made ours.
+
+        :raises ValueError: it is no event.
+        """
+        check_event(body)
         type_ = body['type']
         if type_ == 'task-sent':
             body['clock'] = (self.clock.value or 1) + CLIENT_CLOCK_SKEW
@@ -116,7 +142,7 @@ class EventReceiver(ConsumerMixin):  # type: ignore[misc]
         else:
             try:
                 self.adjust_clock(body['clock'])
-            except (KeyError, TypeError):
+            except (KeyError, TypeError, ValueError):
                 body['clock'] = self.forward_clock()
         if localize and body.get('utcoffset') is not None and body.get('timestamp') is not None:
             body['timestamp'] = adjust_timestamp(body['timestamp'], body['utcoffset'])
@@ -125,4 +151,9 @@ class EventReceiver(ConsumerMixin):  # type: ignore[misc]
 
     def _receive(self, body: Any, message: Any) -> None:
         for event in body if isinstance(body, list) else (body,):
-            self.process(*self.event_from_message(event))
+            try:
+                type_, event = self.event_from_message(event)
+            except (ArithmeticError, LookupError, TypeError, ValueError) as exc:
+                logger.warning('An event is malformed, and ignored: %r', exc)
+                continue
+            self.process(type_, event)

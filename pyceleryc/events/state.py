@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakSet, ref
 
 from kombu.clocks import timetuple
@@ -93,7 +93,9 @@ class Worker:
     ) -> None:
         """Take in an event: ``online``, ``heartbeat``, ``offline`` or another."""
         for name, value in (fields or {}).items():
-            setattr(self, name, value)
+            # Elections have fields of their own, and the network is not to replace what this class defines.
+            if name != 'heartbeats' and not hasattr(Worker, name):
+                setattr(self, name, value)
         if type_ == 'offline':
             self.heartbeats = []
         elif timestamp and local_received:
@@ -164,7 +166,8 @@ class Task:
     """
 
     name = received = sent = started = succeeded = failed = retried = revoked = rejected = None
-    args = kwargs = eta = expires = retries = worker = result = exception = traceback = None
+    args = kwargs = eta = expires = retries = result = exception = traceback = None
+    worker: Any = None
     timestamp: float | None = None
     runtime = exchange = routing_key = root_id = parent_id = client = queue = None
     hostname: str | None = None
@@ -222,7 +225,7 @@ class Task:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields; other objects by their names."""
-        special = {'worker': lambda worker: worker and worker.hostname,
+        special: dict[str, Callable[[Any], Any]] = {'worker': lambda worker: worker and worker.hostname,
                    'root': lambda task: task and task.id, 'parent': lambda task: task and task.id,
                    'children': lambda tasks: [task.id for task in tasks]}
         return {name: special.get(name, lambda value: value)(getattr(self, name, None)) for name in self._fields}
@@ -273,8 +276,13 @@ def _unpickle_task(cls: Any, fields: dict[str, Any]) -> Any:
     return task
 
 
-class Table(LRUCache):  # type: ignore[misc]
+class Table(LRUCache):
     """Objects by name, the newest ones only: ``limit``, ``data``."""
+
+
+# State has attributes of these names, and annotations in it would mean those.
+_Task: TypeAlias = Task
+_Worker: TypeAlias = Worker
 
 
 class State:
@@ -308,7 +316,7 @@ class State:
         self._mutex = threading.RLock()
         self.handlers: dict[str, Callable[..., Any]] = {}
         self._seen_types: set[str] = set()
-        self._orphans: dict[str, WeakSet[Task]] = {}
+        self._orphans: dict[str, WeakSet[_Task]] = {}
         self.tasks_by_type = CallableDefaultdict(self._tasks_by_type, WeakSet)
         self.tasks_by_worker = CallableDefaultdict(self._tasks_by_worker, WeakSet)
         self._reindex(tasks_by_type, tasks_by_worker)
@@ -379,7 +387,7 @@ class State:
             task.client = hostname
         else:
             self._assign(task, hostname)
-        fields = {key: value for key, value in event.items() if key not in _ENVELOPE and key != 'uuid'}
+        fields = {key: value for key, value in event.items() if key not in _NOT_FIELDS}
         timestamp = event.get('timestamp')
         if is_new or subject == 'received':
             self.task_count += subject == 'received'
@@ -392,14 +400,14 @@ class State:
         self._relate(task)
         return task, is_new
 
-    def _assign(self, task: Task, hostname: str | None) -> None:
+    def _assign(self, task: _Task, hostname: str | None) -> None:
         if not hostname:
             return
         worker, _ = self.get_or_create_worker(hostname)
         task.worker = worker
         self.tasks_by_worker[hostname].add(task)
 
-    def _remember(self, task: Task, clock: int, timestamp: float) -> None:
+    def _remember(self, task: _Task, clock: int, timestamp: float) -> None:
         heap = self._taskheap
         if len(heap) + 1 > self.heap_multiplier * self.max_tasks_in_memory:
             del heap[0]
@@ -409,7 +417,7 @@ class State:
         else:
             heap.append(entry)
 
-    def _relate(self, task: Task) -> None:
+    def _relate(self, task: _Task) -> None:
         """Parents may be heard of later than their children."""
         if task.parent_id:
             parent = self.tasks.get(task.parent_id)
@@ -423,7 +431,7 @@ class State:
         if len(self._orphans) > self.max_tasks_in_memory:
             self._orphans.pop(next(iter(self._orphans)))
 
-    def get_or_create_worker(self, hostname: str, **kwargs: Any) -> tuple[Worker, bool]:
+    def get_or_create_worker(self, hostname: str, **kwargs: Any) -> tuple[_Worker, bool]:
         """Return (worker, is it new)."""
         worker = self.workers.get(hostname)
         if worker is not None:
@@ -432,7 +440,7 @@ class State:
         worker = self.workers[hostname] = self.Worker(hostname, **kwargs)
         return worker, True
 
-    def get_or_create_task(self, uuid: str) -> tuple[Task, bool]:
+    def get_or_create_task(self, uuid: str) -> tuple[_Task, bool]:
         """Return (task, is it new)."""
         task = self.tasks.get(uuid)
         if task is not None:
@@ -486,11 +494,11 @@ class State:
 
     # -- looking -----------------------------------------------------------------------------
 
-    def itertasks(self, limit: int | None = None) -> Iterator[tuple[str, Task]]:
+    def itertasks(self, limit: int | None = None) -> Iterator[tuple[str, _Task]]:
         """Iterate over (id, task)."""
         return islice(iter(list(self.tasks.items())), limit)
 
-    def tasks_by_time(self, limit: int | None = None, reverse: bool = True) -> Iterator[tuple[str, Task]]:
+    def tasks_by_time(self, limit: int | None = None, reverse: bool = True) -> Iterator[tuple[str, _Task]]:
         """Iterate over (id, task) by clock; the newest first, with *reverse*."""
         heap = list(self._taskheap)
         return islice(_unique(reversed(heap) if reverse else heap), limit)
@@ -499,13 +507,13 @@ class State:
 
     def _tasks_by_type(
         self, name: str, limit: int | None = None, reverse: bool = True,
-    ) -> Iterator[tuple[str, Task]]:
+    ) -> Iterator[tuple[str, _Task]]:
         found = ((uuid, task) for uuid, task in self.tasks_by_time(reverse=reverse) if task.name == name)
         return islice(found, limit)
 
     def _tasks_by_worker(
         self, hostname: str, limit: int | None = None, reverse: bool = True,
-    ) -> Iterator[tuple[str, Task]]:
+    ) -> Iterator[tuple[str, _Task]]:
         found = ((uuid, task) for uuid, task in self.tasks_by_time(reverse=reverse)
                  if task.worker is not None and task.worker.hostname == hostname)
         return islice(found, limit)
@@ -514,7 +522,7 @@ class State:
         """Return the names of all tasks that were seen."""
         return sorted(self._seen_types)
 
-    def alive_workers(self) -> Iterator[Worker]:
+    def alive_workers(self) -> Iterator[_Worker]:
         """Iterate over the workers with a heartbeat of late."""
         return (worker for worker in list(self.workers.values()) if worker.alive)
 
@@ -530,6 +538,9 @@ class State:
 
 #: Fields that are not of the worker or task itself.
 _ENVELOPE = frozenset({'type', 'hostname', 'timestamp', 'local_received', 'utcoffset'})
+#: What an event cannot say of a task: its links, and what the class defines.
+_NOT_FIELDS = _ENVELOPE | {'uuid', 'worker', 'children', 'cluster_state'} | {
+    name for name in dir(Task) if callable(getattr(Task, name)) or isinstance(getattr(Task, name), property)}
 
 
 def _task_of(entry: Any) -> Any:

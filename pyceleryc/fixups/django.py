@@ -9,7 +9,6 @@ import os
 import sys
 import warnings
 from datetime import datetime, timezone
-from functools import cached_property
 from importlib import import_module
 from typing import Any
 
@@ -22,43 +21,26 @@ __all__ = ('DjangoFixup', 'DjangoWorkerFixup', 'fixup')
 
 logger = get_logger('celery.fixups.django')
 
-ERR_NOT_INSTALLED = (
-    "DJANGO_SETTINGS_MODULE is set, but Django isn't installed: the app is used without it. "
-    'Install Django, or unset the variable.'
-)
-MIN_DJANGO = (2, 2)
+OLDEST_DJANGO = (2, 2)
 DJANGO_TASK = 'pyceleryc.contrib.django.task:DjangoTask'
 
 
-def _maybe_close_fd(fh: Any) -> None:
-    try:
-        os.close(fh.fileno())
-    except (AttributeError, OSError, TypeError):
-        # No file behind it, or closed already.
-        return
-
-
-def _is_eager(task: Any) -> bool:
-    # An eager task runs inside a request, whose connections go on.
-    return bool(getattr(task.request, 'is_eager', False))
-
-
-def _verify_django_version(django: Any) -> None:
-    if django.VERSION < MIN_DJANGO:
-        needed = '.'.join(map(str, MIN_DJANGO))
-        raise ImproperlyConfigured(f'Django {needed} or later is required')
-
-
 def fixup(app: Any, env: str = 'DJANGO_SETTINGS_MODULE') -> DjangoFixup | None:
-    """Apply the fixup to *app* if the environment names Django settings; else None."""
+    """Apply the fixup to *app* if the environment names Django settings; else None.
+
+    :raises ImproperlyConfigured: this Django is too old.
+    """
     if not os.environ.get(env):
         return None
     try:
-        django = import_module('django')
+        version = import_module('django').VERSION
     except ImportError:
-        warnings.warn(FixupWarning(ERR_NOT_INSTALLED), stacklevel=2)
+        warnings.warn(FixupWarning(
+            f"{env} is set, but Django isn't installed: the app is used without it. "
+            'Install Django, or unset the variable.'), stacklevel=2)
         return None
-    _verify_django_version(django)
+    if version < OLDEST_DJANGO:
+        raise ImproperlyConfigured('Django {}.{} or later is required'.format(*OLDEST_DJANGO))
     return DjangoFixup(app).install()
 
 
@@ -67,7 +49,8 @@ class DjangoFixup:
 
     def __init__(self, app: Any) -> None:
         self.app = app
-        self._worker_fixup: DjangoWorkerFixup | None = None
+        #: The part for workers, made when it is needed; others may be put here.
+        self._for_worker: DjangoWorkerFixup | None = None
         if app is not None:
             # Requests are served by many threads, and all of them use this app.
             app.set_default()
@@ -79,20 +62,21 @@ class DjangoFixup:
         self.app.loader.now = self.now
         if not getattr(self.app, '_custom_task_cls_used', False):
             self.app.task_cls = DJANGO_TASK
-        signals.import_modules.connect(self.on_import_modules, sender=self.app)
-        signals.worker_init.connect(self.on_worker_init)
+        for signal, handler, sender in ((signals.import_modules, self.on_import_modules, self.app),
+                                        (signals.worker_init, self.on_worker_init, None)):
+            signal.connect(handler, sender=sender)
         return self
 
     @property
     def worker_fixup(self) -> DjangoWorkerFixup:
-        """The part for workers, made when it is needed."""
-        if self._worker_fixup is None:
-            self._worker_fixup = DjangoWorkerFixup(self.app)
-        return self._worker_fixup
+        """The part for workers."""
+        if self._for_worker is None:
+            self._for_worker = DjangoWorkerFixup(self.app)
+        return self._for_worker
 
     @worker_fixup.setter
     def worker_fixup(self, value: DjangoWorkerFixup) -> None:
-        self._worker_fixup = value
+        self._for_worker = value
 
     def on_import_modules(self, **kwargs: Any) -> None:
         """Set Django up and check models before any task module is imported."""
@@ -106,20 +90,57 @@ class DjangoFixup:
         """Return the time now, as Django sees it unless *utc*."""
         if utc:
             return datetime.now(timezone.utc).replace(tzinfo=None)
-        return self._now()  # type: ignore[no-any-return]
+        return symbol_by_name('django.utils.timezone:now')()
 
     def autodiscover_tasks(self) -> list[str]:
         """Return the names of the installed Django apps."""
-        apps = symbol_by_name('django.apps:apps')
-        return [config.name for config in apps.get_app_configs()]
+        return [config.name for config in symbol_by_name('django.apps:apps').get_app_configs()]
 
-    @cached_property
-    def _now(self) -> Any:
-        return symbol_by_name('django.utils.timezone:now')
+
+class _Connections:
+    """What Django has open in this process."""
+
+    def __init__(self) -> None:
+        self._databases = import_module('django.db').connections
+        self._error = symbol_by_name('django.db:Error')
+        self._close_caches = getattr(import_module('django.core.cache'), 'close_caches', None)
+
+    def close_databases(self) -> None:
+        """Close those of this thread."""
+        for connection in self._databases.all():
+            try:
+                connection.close()
+            except self._error as exc:
+                # The server may have hung up first: what counts is that it is not used again.
+                logger.warning('Closing %r failed: %r', connection, exc)
+                connection.connection = None
+
+    def close_caches(self) -> None:
+        """Close those of the caches."""
+        if self._close_caches is not None:
+            self._close_caches()
+
+    def abandon(self) -> None:
+        """In a forked process: let go of the parent's. A proper goodbye would end the parent's session, too."""
+        for connection in self._databases.all():
+            driver = getattr(connection, 'connection', None)
+            number = _descriptor(getattr(driver, '_sock', None) or driver)
+            if number is not None:
+                os.closerange(number, number + 1)
+        self.close_databases()
+        self.close_caches()
+
+
+def _descriptor(file: Any) -> int | None:
+    """Return the number of an open file, or None: not every driver has one to show."""
+    try:
+        return int(file.fileno())
+    except (AttributeError, OSError, TypeError, ValueError):
+        return None
 
 
 class DjangoWorkerFixup:
-    """Closes connections around tasks, and those that a new process inherited.
+    """Decides when connections are closed: around each task, and in a new process.
 
     The setting ``CELERY_DB_REUSE_MAX`` keeps database connections for so many tasks.
     """
@@ -129,11 +150,8 @@ class DjangoWorkerFixup:
     def __init__(self, app: Any) -> None:
         self.app = app
         self.db_reuse_max = app.conf.get('CELERY_DB_REUSE_MAX', None)
-        self._connections = import_module('django.db').connections
-        self._cache = import_module('django.core.cache')
-        self._settings = symbol_by_name('django.conf:settings')
-        self._database_error = symbol_by_name('django.db:Error')
-        self._tasks_served = 0
+        self._open = _Connections()
+        self._served = 0
 
     def django_setup(self) -> None:
         """Set Django up: settings, logging and models."""
@@ -143,62 +161,50 @@ class DjangoWorkerFixup:
         """Set Django up and run its checks, unless ``CELERY_SKIP_CHECKS`` is set."""
         self.django_setup()
         if not os.environ.get('CELERY_SKIP_CHECKS'):
-            import_module('django.core.checks')
             symbol_by_name('django.core.management.base:BaseCommand')().check()
 
     def install(self) -> DjangoWorkerFixup:
         """Connect to the signals around tasks, and close what is open now."""
-        signals.beat_embedded_init.connect(self.close_database)
-        signals.task_prerun.connect(self.on_task_prerun)
-        signals.task_postrun.connect(self.on_task_postrun)
-        signals.worker_process_init.connect(self.on_worker_process_init)
+        for signal, handler in (
+            (signals.beat_embedded_init, self.close_database),
+            (signals.task_prerun, self.on_task_prerun),
+            (signals.task_postrun, self.on_task_postrun),
+            (signals.worker_process_init, self.on_worker_process_init),
+        ):
+            signal.connect(handler)
         self.close_database()
         self.close_cache()
         return self
 
     def on_worker_process_init(self, **kwargs: Any) -> None:
         """Let go of the connections that were inherited from the parent."""
-        for connection in self._connections.all():
-            # Closing by the protocol would end the session of the parent, too.
-            self._close_socket(connection)
-        self.close_database()
-        self.close_cache()
-
-    def _close_socket(self, connection: Any) -> None:
-        handle = getattr(connection, 'connection', None)
-        socket = getattr(handle, '_sock', None) or handle
-        if hasattr(socket, 'fileno'):
-            _maybe_close_fd(socket)
+        self._served = 0
+        self._open.abandon()
 
     def on_task_prerun(self, sender: Any, **kwargs: Any) -> None:
         """Start every task with fresh connections, unless they are kept."""
-        if not self.db_reuse_max and not _is_eager(sender):
+        if not self.db_reuse_max and not _inside_a_request(sender):
             self.close_database()
 
     def on_task_postrun(self, sender: Any, **kwargs: Any) -> None:
         """Close what the task used, or count it where connections are kept."""
-        if _is_eager(sender):
+        if _inside_a_request(sender):
             return
-        self._tasks_served += 1
-        if self._tasks_served >= (self.db_reuse_max or 1):
+        self._served += 1
+        if self._served >= (self.db_reuse_max or 1):
             self.close_database()
         self.close_cache()
 
     def close_database(self, **kwargs: Any) -> None:
         """Close the database connections of this thread."""
-        self._tasks_served = 0
-        for connection in self._connections.all():
-            try:
-                connection.close()
-            except self._database_error as exc:
-                # The server may have hung up first: what counts is that it is not used again.
-                logger.warning('Closing %r failed: %r', connection, exc)
-                connection.connection = None
+        self._served = 0
+        self._open.close_databases()
 
     def close_cache(self) -> None:
         """Close the connections of the caches."""
-        try:
-            self._cache.close_caches()
-        except (TypeError, AttributeError):
-            # A cache backend without the method.
-            return
+        self._open.close_caches()
+
+
+def _inside_a_request(task: Any) -> bool:
+    """An eager task uses the connections of its caller, who goes on with them."""
+    return bool(getattr(task.request, 'is_eager', False))

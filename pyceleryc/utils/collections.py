@@ -206,7 +206,7 @@ class ConfigurationView(ChainMap, AttributeDictMixin):
     def _to_keys(self, key: str) -> tuple[str, ...]:
         """Return the names under which *key* may be found, the most specific first."""
         try:
-            return self._names[key]  # type: ignore[no-any-return]
+            return self._names[key]
         except KeyError:
             self._names[key] = names = self._find_names(key)
             return names

@@ -113,7 +113,7 @@ class UnpickleableExceptionWrapper(Exception):  # the public name
     def restore(self) -> BaseException:
         """Return an exception of a class made after the original, with its arguments."""
         cls = create_exception_cls(self.exc_cls_name, self.exc_module)
-        return cls(*self.exc_args)  # type: ignore[no-any-return]
+        return cls(*self.exc_args)
 
     @classmethod
     def from_exception(cls, exc: BaseException) -> UnpickleableExceptionWrapper:

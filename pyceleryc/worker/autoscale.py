@@ -6,12 +6,13 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from pyceleryc import bootsteps
 from pyceleryc.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
     from pyceleryc.worker.machine import Machine
 
-__all__ = ('Autoscaler',)
+__all__ = ('Autoscaler', 'WorkerComponent')
 
 logger = logging.getLogger('celery.worker.autoscale')
 
@@ -36,6 +37,17 @@ def autoscale_bounds(value: Any) -> tuple[int, int] | None:
     if not 0 <= low <= high or high < 1:
         raise ImproperlyConfigured(f'autoscale: there is no pool of {low} to {high} processes')
     return high, low
+
+
+class WorkerComponent(bootsteps.Step):
+    """``worker.autoscaler``, with ``--autoscale``; the machine has it."""
+
+    label = 'Autoscaler'
+    conditional = True
+    requires = ('pyceleryc.worker.components:Pool',)
+
+    def __init__(self, w: Any, autoscale: Any = None, **kwargs: Any) -> None:
+        self.enabled = bool(autoscale)
 
 
 class Autoscaler:

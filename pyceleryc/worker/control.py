@@ -10,6 +10,7 @@ from typing import Any
 from kombu.utils.encoding import safe_repr
 from kombu.utils.functional import maybe_list
 
+from pyceleryc.app.options import check_options
 from pyceleryc.exceptions import NotRegistered
 from pyceleryc.platforms import signals as signal_numbers
 from pyceleryc.utils.log import get_logger
@@ -49,12 +50,15 @@ logger: logging.Logger = get_logger('celery.worker.control')
 # -- revoking ------------------------------------------------------------------------------
 
 @control_command(variadic='task_id', signature='[id1 [id2 [... [idN]]]]')
-def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None, **kwargs: Any) -> Any:
-    """Revoke tasks by id: they will not run."""
+def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None, durable: bool = False, **kwargs: Any) -> Any:
+    """Revoke tasks by id: they will not run.
+
+    :param durable: has the sender stored the ids already?
+    """
     # A set, for Celery's text of the reply is that of a set.
     ids = {str(item) for item in maybe_list(task_id) or ()}
     signum = _signal_number(signal)
-    running = state.machine.revoke(ids, terminate, signum)
+    running = state.machine.revoke(ids, terminate, signum, stored=durable)
     if not terminate:
         logger.info('Tasks flagged as revoked: %s', ', '.join(sorted(ids)))
         return ok(f'tasks {ids} flagged as revoked')
@@ -82,7 +86,10 @@ def revoke_by_stamped_headers(state: Any, headers: Any, terminate: bool = False,
     ended = state.machine.revoke_stamped(wanted, terminate, _signal_number(signal))
     if not terminate:
         return ok(f'headers {wanted} flagged as revoked, but not terminated')
-    return ok(ended or f'headers {wanted} were not terminated')
+    if not ended:
+        return ok(f'headers {wanted} were not terminated')
+    logger.info('Terminating %s (%d)', ', '.join(ended), _signal_number(signal))
+    return ok(f'headers {wanted} revoked')
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -100,11 +107,15 @@ def rate_limit(state: Any, task_name: str, rate_limit: Any, **kwargs: Any) -> An
     """Change the rate limit of a task."""
     try:
         rate(rate_limit)
-    except ValueError as exc:
+    except (TypeError, ValueError) as exc:
         return nok(f'Invalid rate limit string: {exc!r}')
     task = _task(state, task_name, 'rate limit')
     if task is None:
         return nok('unknown task')
+    try:
+        check_options(task.name, {'rate_limit': rate_limit})
+    except (TypeError, ValueError) as exc:
+        return nok(f'Invalid rate limit: {exc}')
     task.rate_limit = rate_limit
     state.machine.register(task)
     if not rate_limit:
@@ -122,6 +133,10 @@ def time_limit(state: Any, task_name: str | None = None, hard: float | None = No
     task = _task(state, task_name, 'time limit')
     if task is None:
         return nok('unknown task')
+    try:
+        check_options(task.name, {'soft_time_limit': soft, 'time_limit': hard})
+    except (TypeError, ValueError) as exc:
+        return nok(f'Invalid time limit: {exc}')
     task.soft_time_limit, task.time_limit = soft, hard
     state.machine.register(task)
     logger.info('New time limits for tasks of type %s: soft=%s hard=%s', task_name, soft, hard)
@@ -177,10 +192,13 @@ def pool_shrink(state: Any, n: int = 1, **kwargs: Any) -> Any:
 @control_command()
 def pool_restart(state: Any, modules: Any = None, reload: bool = False, reloader: Any = None,
                  **kwargs: Any) -> Any:
-    """Replace the processes of the pool (not supported: restart the worker)."""
+    """Replace the processes of the pool, after importing or reloading modules."""
     if not state.app.conf.worker_pool_restarts:
         raise ValueError('Pool restarts not enabled')
-    return nok('pool_restart is not supported: restart the worker instead (SIGHUP)')
+    if modules is None and reload:
+        modules = sorted({task.__module__ for task in state.app.tasks.values() if not task.name.startswith('celery.')})
+    state.machine.restart_pool(modules or (), reload, reloader)
+    return ok('reload started')
 
 
 @control_command(args=[('max', int), ('min', int)], signature='[max [min]]')
@@ -230,5 +248,9 @@ def heartbeat(state: Any, **kwargs: Any) -> None:
 
 @control_command(args=[('id', str), ('topic', str), ('action', str)], signature='<id> <topic> [action]')
 def election(state: Any, id: str, topic: str, action: Any = None, **kwargs: Any) -> None:  # noqa: A002
-    """Elect a worker that does something; this worker does not gossip and is no candidate."""
-    logger.debug('No candidate in the election %s of topic %s: %s', id, topic, safe_repr(action))
+    """Elect one of the workers that gossip, to do something."""
+    gossip = state.consumer.gossip
+    if gossip is None:
+        logger.debug('No candidate in the election %s of topic %s, for there is no gossip: %s', id, topic, safe_repr(action))
+    else:
+        gossip.election(id, topic, action)

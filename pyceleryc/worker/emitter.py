@@ -1,52 +1,41 @@
-"""Events of a worker (PROTOCOL 3.7): where they come from and how they get out.
+"""Events of a worker (PROTOCOL 3.7): whether they are wanted, and what they leave through.
 
-The parent sends all of them, in batches. What happens in a process or thread of the pool reaches it through a
-socket pair whose messages stay whole; so a task's events keep their order.  The flag that turns them
-on is in memory that the processes share, and a signal tells them to look at it. While it is off nothing of
-this is called: tasks are registered without the hooks.
+The core writes those about tasks (csrc/work/events.c, report.c); here are those about the worker, and those of rare fates that only
+Python knows of. Children of the pool send none: what is to be told about a run comes back with its outcome.
+
+While events about tasks are wanted all leave through a C producer with a connection of its own. Otherwise, and with a serializer or
+a transport that is kombu's alone, there are few, and they take the connection of remote control.
 """
 from __future__ import annotations
 
+import json
 import logging
-import mmap
 import os
-import pickle
-import signal
-import socket
-import struct
-import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 from kombu.common import maybe_declare
 
-from pyceleryc import __version__
-from pyceleryc.app.trace import Hooks, Outcome, state_of
-from pyceleryc.einfo import ExceptionInfo
-from pyceleryc.exceptions import Reject
-from pyceleryc.utils.saferepr import saferepr
+from pyceleryc import __version__, signals
+from pyceleryc.events.event import routing_key_of
 from pyceleryc.utils.sysinfo import load_average
+from pyceleryc.utils.time import utcoffset
 
 if TYPE_CHECKING:
-    from pyceleryc.app.context import Context
-    from pyceleryc.app.task import Task
     from pyceleryc.worker.machine import Machine
 
-__all__ = ('WorkerEvents', 'EventHooks')
+__all__ = ('WorkerEvents',)
 
 logger = logging.getLogger('celery.worker.events')
 
 #: Seconds between heartbeats.
 HEARTBEAT = 2.0
-#: Ignored by default, so that nothing happens to a process that does not handle it yet.
-WAKE_UP = signal.SIGURG
-#: Seconds that a process of the pool waits for a parent that takes no events.
-SEND_TIMEOUT = 1
+#: Seconds that the last events have at the end.
+CLOSE_TIMEOUT = 1.0
 SOFTWARE = {'sw_ident': 'py-celery', 'sw_ver': __version__, 'sw_sys': os.uname().sysname}
 
 
 class WorkerEvents:
-    """Sends the events of *machine* while they are wanted.
+    """Sends the events of *machine*.
 
     :param enabled: send events about tasks from the start.
     :param heartbeat: seconds between heartbeats; 0: none.
@@ -54,23 +43,28 @@ class WorkerEvents:
 
     def __init__(self, machine: Machine, enabled: bool, heartbeat: float | None = None) -> None:
         self.machine = machine
+        self.app = machine.app
         self.heartbeat = HEARTBEAT if heartbeat is None else heartbeat
+        #: Are events about tasks wanted?
+        self.enabled = enabled
+        #: On the connection of remote control, for steps and gossip.
         self.dispatcher: Any = None
-        self._flag = mmap.mmap(-1, 1)  # survives forks, shared
-        self._flag[0] = enabled
-        self._pid = os.getpid()
-        self._thread = 0
-        self._inside, self._outside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._inside.setblocking(False)
-        self._outside.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack('ll', SEND_TIMEOUT, 0))
-        self._flushing = False
-        self._reading = False
+        #: A ``_core.Producer``; the one of tasks would wait for confirms.
+        self.producer: Any = None
+        self._offset = 0
         self._beats = 0
+        #: Sender of the signal heartbeat_sent.
+        self._heart: Any = None
 
-    @property
-    def enabled(self) -> bool:
-        """Are events about tasks wanted?"""
-        return bool(self._flag[0])
+    def attach(self) -> None:
+        """There is a core."""
+        self._introduce()
+        self.machine.core.events_on(self.enabled)
+
+    def _introduce(self) -> None:
+        self._offset = int(utcoffset())
+        self.machine.core.events_identity(
+            self.machine.hostname, self._offset, os.getpid(), self.app.conf.event_exchange, self.app.clock.cell)
 
     # -- on and off ------------------------------------------------------------------------
 
@@ -78,48 +72,39 @@ class WorkerEvents:
         """Send events about tasks; False if that is so already."""
         if self.enabled:
             return False
-        self._flag[0] = 1
-        self._tell_pool()
+        self.enabled = True
+        self.machine.core.events_on(True)
         self.machine.link.open()
-        self._start()
+        if self.dispatcher is not None:
+            self._choose_way()
+        self.send('worker-online')
         return True
 
     def disable(self) -> bool:
         """Do not send them any more."""
         if not self.enabled:
             return False
-        self._on_readable()
-        self._flag[0] = 0
-        self._tell_pool()
-        self.send('worker-offline')
+        self.enabled = False
+        self.machine.core.events_on(False)
+        if not self.heartbeat:
+            self.send('worker-offline')
         return True
 
-    def _tell_pool(self) -> None:
-        machine = self.machine
-        machine.register_tracer()
-        machine.update_wanted()
-        for pid in machine.core.stats()['processes']:
-            if pid != self._pid:
-                try:
-                    os.kill(pid, WAKE_UP)
-                except ProcessLookupError:  # its successor reads the flag when it starts
-                    continue
-
-    def begin(self) -> None:
-        """The loop turns, in this thread."""
-        self._thread = threading.get_ident()
-        self.machine.core.add_reader(self._inside.fileno(), self._on_readable)
-        self._reading = True
-
-    def _start(self) -> None:
+    def start_beats(self, heart: Any = None) -> None:
+        """Say that the worker is there, now and from time to time; *heart* is the sender of the signal."""
+        self._heart = heart
+        self._beats += 1
         self.send('worker-online')
         if self.heartbeat:
-            self._beats += 1
             self._plan_beat(self._beats)
+
+    def stop_beats(self) -> None:
+        """Do not say so any more."""
+        self._beats += 1
 
     def _plan_beat(self, number: int) -> None:
         def due() -> None:
-            if self.enabled and self._beats == number:
+            if self._beats == number:
                 self.beat()
                 self._plan_beat(number)
 
@@ -128,128 +113,76 @@ class WorkerEvents:
     # -- the connection --------------------------------------------------------------------
 
     def open(self, channel: Any) -> None:
-        """There is a connection."""
-        app = self.machine.app
-        old, self.dispatcher = self.dispatcher, app.events.Dispatcher(
-            channel=channel, hostname=self.machine.hostname, buffer_group=['task'],
-            on_send_buffered=self._plan_flush)
+        """There is a connection, and so probably can be another."""
+        old, self.dispatcher = self.dispatcher, self.app.events.Dispatcher(channel=channel, hostname=self.machine.hostname)
         maybe_declare(self.dispatcher.exchange, channel)
         if old is not None:
             self.dispatcher.extend_buffer(old)
-        if self.enabled:
-            self._start()
+        self._choose_way()
+        if self.enabled and not self.heartbeat:
+            self.send('worker-online')
+
+    def _choose_way(self) -> None:
+        if self.enabled and self.producer is None and self.app.conf.event_serializer == 'json':
+            self.producer = self.machine.new_event_producer()
+        if self.producer is not None:
+            self._declare()
+        self.machine.core.events_open(self.producer)
+
+    def _declare(self) -> None:
+        exchange = self.dispatcher.exchange
+        timeout = float(self.app.conf.broker_connection_timeout or 4)
+        try:
+            self.producer.connect(timeout)
+            self.producer.declare({'name': '', 'exchange': exchange.name, 'exchange_type': exchange.type,
+                                   'exchange_durable': exchange.durable}, timeout)
+        except self.machine.core_errors as exc:  # the core goes on trying
+            logger.warning('No connection for events yet: %s', exc)
+
+    def send_by_kombu(self, routing_key: str, body: bytes) -> bool:
+        """For the core, which has no producer; False: not now."""
+        dispatcher = self.dispatcher
+        return dispatcher is not None and self.machine.link.guard(lambda: dispatcher.producer.publish(
+            json.loads(body), routing_key=routing_key, exchange=dispatcher.exchange.name, serializer=dispatcher.serializer,
+            headers=dispatcher.headers, delivery_mode=dispatcher.delivery_mode))
 
     def close(self) -> None:
         """The worker ends."""
-        if self._reading:
-            self._on_readable()
-            self.machine.core.remove_reader(self._inside.fileno())
-            self._reading = False
-        if self.enabled:
+        if self.enabled or self.heartbeat:
             self.send('worker-offline')
-        self.flush()
-        self._inside.close()
-        self._outside.close()
+        self.machine.core.events_close()
+        if self.producer is not None:
+            try:
+                self.producer.close(CLOSE_TIMEOUT)
+            except self.machine.core_errors as exc:
+                logger.debug('The last events may be lost: %s', exc)
 
     # -- sending ---------------------------------------------------------------------------
 
     def send(self, type_: str, **fields: Any) -> None:
         """Send an event about this worker at once."""
-        if self.dispatcher is None:
-            return
+        if int(utcoffset()) != self._offset:  # summer time begins or ends
+            self._introduce()
         numbers = self.machine.core.stats()
         frequency = fields.pop('freq', self.heartbeat or HEARTBEAT)
-        self.machine.link.guard(lambda: self.dispatcher.send(
-            type_, freq=frequency, active=numbers['in_pool'], processed=numbers['done'],
-            loadavg=load_average(), **SOFTWARE, **fields))
+        self.machine.core.event(type_, routing_key_of(type_), {
+            'freq': frequency, 'active': numbers['in_pool'], 'processed': numbers['done'],
+            'loadavg': load_average(), **SOFTWARE, **fields})
 
     def beat(self, freq: float | None = None) -> None:
         """Send a heartbeat."""
         self.send('worker-heartbeat', **({} if freq is None else {'freq': freq}))
+        signals.heartbeat_sent.send(sender=self._heart)
 
     def task(self, type_: str, fields: dict[str, Any]) -> None:
-        """Send an event about a task, from whichever process or thread."""
-        fields['timestamp'] = time.time()
-        if os.getpid() == self._pid and threading.get_ident() == self._thread:
-            self._put(type_, fields)
-            return
-        try:
-            self._outside.send(pickle.dumps((type_, fields)))
-        except OSError as exc:  # too long, or the parent takes nothing: events may be lost, tasks not
-            logger.warning('An event is lost (%s): %s', type_, exc)
-
-    def _put(self, type_: str, fields: dict[str, Any]) -> None:
-        if self.dispatcher is not None:
-            self.dispatcher.send(type_, **fields)
-
-    def _on_readable(self) -> None:
-        while True:
-            try:
-                data = self._inside.recv(1 << 20)
-            except (BlockingIOError, InterruptedError):
-                return
-            if not data:
-                return
-            type_, fields = pickle.loads(data)
-            self._put(type_, fields)
-
-    def _plan_flush(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            self.machine.core.call_later(0.0, self.flush)
-
-    def flush(self) -> None:
-        """Send the events that wait for others."""
-        self._flushing = False
-        if self.dispatcher is not None and self.machine.link.up:
-            self.dispatcher.flush()
+        """Send an event about a task, with those of the core."""
+        if self.enabled:
+            self.machine.core.event(type_, None, fields)
 
     # -- in a process of the pool ------------------------------------------------------------
 
     def child_start(self) -> None:
         """After the fork."""
         self.dispatcher = None
-        self._inside.close()
-        signal.signal(WAKE_UP, lambda signum, frame: self.machine.register_tracer())
-
-
-class EventHooks(Hooks):
-    """The hooks of the tracer, with events."""
-
-    def __init__(self, app: Any, hostname: str, events: WorkerEvents, exits: bool = False) -> None:
-        super().__init__(app, hostname, exits)
-        self.events = events
-
-    def _wants(self, task: Task) -> bool:
-        return self.events.enabled and bool(task.send_events)
-
-    def enter(self, task: Task, request: Context) -> None:
-        if self._wants(task):
-            self.events.task('task-started', {'uuid': request.id})
-        super().enter(task, request)
-
-    def log_success(self, task: Task, request: Context, retval: Any, runtime: float) -> None:
-        super().log_success(task, request, retval, runtime)
-        if self._wants(task):
-            text = saferepr(retval, maxlen=task.resultrepr_maxsize)
-            self.events.task('task-succeeded', {'uuid': request.id, 'result': text, 'runtime': runtime})
-
-    def fail(self, task: Task, request: Context, exc: BaseException) -> Outcome:
-        outcome = super().fail(task, request, exc)
-        if self._wants(task):
-            self._tell(state_of(outcome), request, exc)
-        return outcome
-
-    def _tell(self, state: str, request: Context, exc: BaseException) -> None:
-        if state == 'REJECTED':
-            requeue = isinstance(exc, Reject) and bool(exc.requeue)
-            self.events.task('task-rejected', {'uuid': request.id, 'requeue': requeue})
-            if requeue:
-                return
-        type_ = {'FAILURE': 'task-failed', 'REJECTED': 'task-failed', 'RETRY': 'task-retried'}.get(state)
-        if type_ is not None:
-            # As Celery has it: None where the task gave no exception to retry().
-            reason = getattr(exc, 'exc', None) if state == 'RETRY' else exc
-            self.events.task(type_, {
-                'uuid': request.id, 'exception': saferepr(reason),
-                'traceback': ExceptionInfo.of(exc).traceback})
+        if self.producer is not None:
+            self.producer.abandon()

@@ -72,10 +72,7 @@ def hello(state: Any, from_node: str, revoked: Any = None, **kwargs: Any) -> Any
     if from_node == state.hostname:
         return None
     if revoked:
-        before = set(worker_state.revoked)
-        worker_state.revoked.update(revoked)
-        news = [str(task_id) for task_id in worker_state.revoked if task_id not in before]
-        state.machine.core.revoke(news, False, 0)
+        state.machine.learn_revoked(revoked)
     return {'revoked': worker_state.monotonic_times(worker_state.revoked), 'clock': state.app.clock.forward()}
 
 

@@ -6,10 +6,11 @@ while the machine itself is connected.  When the line breaks the worker goes on 
 """
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pyceleryc.app.drivers import broker_urls, has_fanout, scheme_of
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger('celery.worker.control')
 
-_WATCHABLE = frozenset({'amqp', 'amqps', 'redis', 'rediss'})
+#: Seconds between looks at a broker that has no socket to be watched.
+POLL = 0.25
 #: Seconds until the next attempt to connect: doubled each time, up to the last.
 FIRST_PAUSE, LAST_PAUSE = 1.0, 32.0
 #: Seconds that a write may wait for a peer that takes nothing.
@@ -31,14 +33,14 @@ HEARTBEAT_RATE = 4
 class Link:
     """A connection that is opened when it is first wanted, and kept.
 
-    :param on_open: called with a new channel: what to declare and consume.
+    :param on_open: called with a new connection: what to declare and consume.
     :param on_close: called when the connection is gone.
     """
 
     def __init__(self, machine: Machine, on_open: Callable[[Any], None], on_close: Callable[[], None]) -> None:
         self.machine = machine
         self.app = machine.app
-        self.possible = _is_possible(machine.app)
+        self.possible = is_possible(machine.app)
         self.connection: Any = None
         self.wanted = False
         self._on_open, self._on_close = on_open, on_close
@@ -63,7 +65,7 @@ class Link:
         self.connection = connection
         try:
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, interval_max=0)
-            self._on_open(connection.default_channel)
+            self._on_open(connection)
             self._attach()
         except self._errors() as exc:
             self._broken(exc)
@@ -73,30 +75,60 @@ class Link:
         self.machine.core.call_later(0.0, self._on_readable)
 
     def _new_connection(self) -> Any:
-        # A confirm would have to be waited for.
-        is_amqp = scheme_of(broker_urls(self.app.conf.broker_read_url)[0]).startswith('amqp')
-        options = {'write_timeout': WRITE_TIMEOUT, 'confirm_publish': False} if is_amqp else {}
+        url = self.machine.brokers.url
+        options: dict[str, Any] = {}
+        if scheme_of(url).startswith('amqp'):
+            # A confirm would have to be waited for.
+            options = {'write_timeout': WRITE_TIMEOUT, 'confirm_publish': False}
+        elif url.lower().startswith('sentinel'):
+            options = {'sentinel_kwargs': _impatient(self.app.conf.broker_transport_options or {})}
+        several = len(self.machine.brokers.urls) > 1
         return self.app.connection_for_read(
-            heartbeat=self.app.conf.broker_heartbeat, transport_options=options)
+            url if several else None, heartbeat=self.app.conf.broker_heartbeat, transport_options=options)
 
     def _errors(self) -> tuple[type[BaseException], ...]:
-        return (*self.connection.recoverable_connection_errors, *self.connection.recoverable_channel_errors,
-                *self.connection.connection_errors, *self.connection.channel_errors, OSError)
+        return self.errors(self.connection)
+
+    @staticmethod
+    def errors(connection: Any) -> tuple[type[BaseException], ...]:
+        """What using *connection* may raise when it is broken."""
+        return (*connection.recoverable_connection_errors, *connection.recoverable_channel_errors,
+                *connection.connection_errors, *connection.channel_errors, OSError)
 
     def _attach(self) -> None:
-        for fd in self._sockets():
-            self.machine.core.add_reader(fd, self._on_readable)
-            self._fds.append(fd)
+        self._watch_sockets()
+        if self.up and not self._fds:
+            self._poll(self.connection)
         interval = self.connection.get_heartbeat_interval()
         if interval:
             self._beat(self.connection, interval / HEARTBEAT_RATE)
 
+    def _watch_sockets(self) -> None:
+        for fd in self._sockets():
+            if fd not in self._fds:
+                self.machine.core.add_reader(fd, self._on_readable)
+                self._fds.append(fd)
+
     def _sockets(self) -> list[int]:
-        if self.connection.transport.driver_type != 'redis':
+        if self._by_subscription:
+            # Kombu subscribes when it is asked for messages for the first time.
+            self._drain()
+            return list(self.connection.transport.cycle.fds) if self.up else []
+        if self.connection.transport.driver_type == 'amqp':
             return [self.connection.connection.transport.sock.fileno()]
-        # Kombu subscribes when it is asked for messages for the first time.
-        self._drain()
-        return list(self.connection.transport.cycle.fds)
+        return []
+
+    @property
+    def _by_subscription(self) -> bool:
+        return bool(self.connection.transport.driver_type == 'redis')
+
+    def _poll(self, connection: Any) -> None:
+        def due() -> None:
+            if self.connection is connection:
+                self._on_readable()
+                self._poll(connection)
+
+        self.machine.core.call_later(POLL, due)
 
     def _beat(self, connection: Any, pause: float) -> None:
         def due() -> None:
@@ -126,6 +158,9 @@ class Link:
         self._draining = True
         try:
             self.guard(self._drain)
+            if self.up and self._by_subscription:
+                # An answer without a message ends kombu's question for the next one: it has to ask again.
+                self.guard(self._watch_sockets)
         finally:
             self._draining = False
 
@@ -185,16 +220,22 @@ class Link:
             _let_go(connection)
 
 
+def _impatient(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``sentinel_kwargs`` with which a Sentinel that is down costs no time: the others are asked."""
+    retry, backoff = importlib.import_module('redis.retry'), importlib.import_module('redis.backoff')
+    return {'socket_connect_timeout': WRITE_TIMEOUT, 'socket_timeout': WRITE_TIMEOUT,
+            'retry': retry.Retry(backoff.NoBackoff(), 0), **(options.get('sentinel_kwargs') or {})}
+
+
 def _let_go(connection: Any) -> None:
     """Close the socket only.  The library would wait for an answer, or end it for the parent, too."""
     transport = getattr(connection._connection, '_transport', None)
     sock = getattr(transport, 'sock', None)
-    if sock is not None:
+    if transport is not None and sock is not None:
         transport.sock = None
         os.close(sock.detach())
 
 
-def _is_possible(app: Any) -> bool:
-    """These have sockets that can be watched; our own brokers have no way to reach all workers."""
-    url = app.conf.broker_read_url
-    return has_fanout(url) and scheme_of(broker_urls(url)[0]).partition('+')[0] in _WATCHABLE
+def is_possible(app: Any) -> bool:
+    """Can this broker reach all workers?"""
+    return has_fanout(app.conf.broker_read_url)

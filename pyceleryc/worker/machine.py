@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 from kombu import Queue
 from kombu.exceptions import OperationalError
 from kombu.serialization import prepare_accept_content, registry
-from kombu.utils.url import maybe_sanitize_url
 
 from pyceleryc import _core, _state, signals
-from pyceleryc.app.drivers import broker_urls, scheme_of
+from pyceleryc._billiard_pool import process_ends
+from pyceleryc._ping import parse_address
 from pyceleryc.app.context import Context
 from pyceleryc.app.trace import LOG_RECEIVED, Hooks, make_tracer
+from pyceleryc.einfo import ExceptionInfo
 from pyceleryc.exceptions import (
     ImproperlyConfigured,
     NotRegistered,
@@ -35,9 +36,15 @@ from pyceleryc.exceptions import (
 )
 from pyceleryc.utils.time import rate
 from pyceleryc.utils.saferepr import saferepr
-from pyceleryc.worker.emitter import EventHooks
+from pyceleryc.worker.brokers import Brokers
+from pyceleryc.worker.feed import Feed, check_transport
+from pyceleryc.worker.keeper import Keeper
+from pyceleryc.worker.message import TaskMessage
+from pyceleryc.worker.news import News, RequestHooks
+from pyceleryc.worker.protocol1 import Upgraded, upgrade
 from pyceleryc.worker.request import Request
 from pyceleryc.worker.steering import Steering
+from pyceleryc.worker.strategy import Customs
 
 if TYPE_CHECKING:
     from pyceleryc.app.base import Celery
@@ -52,7 +59,14 @@ pool_log = logging.getLogger("celery.concurrency")
 WARM, COLD = 0, 1
 #: The core tries again every 4 s at most, Celery every 32 s: the setting keeps its meaning in time.
 RETRY_SCALE = 8
+#: Seconds that a transport of kombu may take to put messages back.
+FEED_PATIENCE = 5.0
 POOLS = {"prefork": "prefork", "processes": "prefork", "threads": "threads", "solo": "solo"}
+#: Pools of Celery's that are none here, and what serves instead.
+OTHER_POOLS = {
+    **dict.fromkeys(("gevent", "eventlet"), "use threads (-P threads -c 100) for tasks that wait, or write them as async def"),
+    "custom": "use prefork, threads or solo: the pool is a part of the core, CELERY_CUSTOM_WORKER_POOL cannot replace it",
+}
 #: Signals whose handlers belong to the parent only.
 CHILD_DEFAULTS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGTTIN", "SIGTTOU", "SIGUSR2")
 
@@ -62,27 +76,25 @@ class Machine(Steering):
 
     Parameters: the app; `hostname`, the node name; `pool`, one of prefork, threads, solo; `concurrency`, its size; the others override the
     settings of the same meaning; `task_events` and `heartbeat` (seconds, 0: none) are about events, `autoscale` is
-    (most, fewest) processes; `consumer`, the object that signals name as their sender (default: this one).
+    (most, fewest) processes; `http_address`, HOST:PORT for probes and metrics; `consumer`, the object that signals name as their sender, with the steps.
     """
 
-    def __init__(self, app: Celery, hostname: str, *, pool: str = "prefork", concurrency: int | None = None,
+    def __init__(self, app: Celery, hostname: str, consumer: Any, *, pool: str = "prefork", concurrency: int | None = None,
                  queues: Iterable[Queue] | None = None, prefetch_multiplier: int | None = None,
                  max_tasks_per_child: int | None = None, max_memory_per_child: int | None = None,
                  time_limit: float | None = None, soft_time_limit: float | None = None,
                  task_events: bool | None = None, heartbeat: float | None = None,
-                 autoscale: tuple[int, int] | None = None,
-                 on_ready: Callable[[], None] | None = None, consumer: Any = None) -> None:
-        if pool not in POOLS:
-            raise ImproperlyConfigured(f"There is no pool {pool!r}; choose one of {', '.join(sorted(POOLS))}.")
+                 autoscale: tuple[int, int] | None = None, http_address: str | None = None,
+                 on_ready: Callable[[], None] | None = None) -> None:
         self.app = app
         self.hostname = hostname
-        self.pool = POOLS[pool]
+        self.pool = check_pool(pool)
         self.concurrency = concurrency or app.conf.worker_concurrency or os.cpu_count() or 1
         if autoscale:
             self.concurrency = max(1, autoscale[1])
         if self.pool == "solo":
             self.concurrency = 1
-        self.consumer = consumer or self
+        self.consumer = consumer
         self.on_ready = on_ready
         self.limits = (time_limit, soft_time_limit)
         self.queues = list(queues) if queues is not None else list(app.amqp.queues.consume_from.values())
@@ -91,14 +103,35 @@ class Machine(Steering):
         self.prefetch = (autoscale[0] if autoscale else self.concurrency) * multiplier
         self.max_tasks_per_child = max_tasks_per_child or app.conf.worker_max_tasks_per_child
         self.max_memory_per_child = max_memory_per_child or app.conf.worker_max_memory_per_child
+        self.feed: Feed | None = None  # where no driver of the core does it
+        self.brokers = Brokers(app)
         self._init_steering(task_events, heartbeat, autoscale)
-        hooks = EventHooks(app, hostname, self.events, exits=self.pool == "prefork")
-        self.tracer = make_tracer(app, hostname, hooks, self.events.enabled)
-        self.core = _core.Worker(self._config(), self.tracer, MachineHooks(self))
+        self.news = News(self)
+        self.trace_hooks = self._trace_hooks()
+        self.tracer = make_tracer(app, hostname, self.trace_hooks)
+        self.hooks = MachineHooks(self)
+        self.core = _core.Worker(self._config(), self.tracer, self.hooks)
+        self.keeper = Keeper(self.core.call_later)
+        self.events.attach()
         for task in app.tasks.values():
             self.register(task)
         for queue in self.queues:
             self.consume(queue.name)
+        #: Of the HTTP address, once it is open; None without one.
+        self.http_port = self._open_http(http_address or app.conf.worker_http_address)
+
+    def _open_http(self, address: str | None) -> int | None:
+        if not address:
+            return None
+        try:
+            host, port = parse_address(address)
+        except ValueError as exc:
+            raise ImproperlyConfigured(f"http_address: {exc}") from exc
+        try:
+            return self.core.http(host, port)
+        except _core.CoreError as exc:
+            raise ImproperlyConfigured(
+                f"{exc}. Stop what uses the address, or give another one to --http-address (setting worker_http_address).") from exc
 
     def _config(self) -> dict[str, Any]:
         conf = self.app.conf
@@ -120,19 +153,37 @@ class Machine(Steering):
             "retry_on_startup": bool(retry if at_start is None else at_start),
             "max_retries": (conf.broker_connection_max_retries or 0) * RETRY_SCALE or -1,
             "eta_task_limit": conf.worker_eta_task_limit,
+            "park_after": conf.worker_park_eta_after,
             "disable_rate_limits": bool(conf.worker_disable_rate_limits),
             "result_content_type": content_type,
             "result_content_encoding": content_encoding,
             **self.wanted(),
         }
 
+    def _trace_hooks(self) -> Hooks:
+        exits = self.pool == "prefork"
+        if not self.news.wanted:
+            return Hooks(self.app, self.hostname, exits)
+        hooks = RequestHooks(self.app, self.hostname, exits)
+        hooks.news = self.news
+        return hooks
+
     def _broker(self) -> dict[str, Any]:
-        config = self.app.amqp.core_config(role="read")
-        if config is None:
-            raise ImproperlyConfigured(
-                f"No worker for broker {broker_uri(self.app)!r} yet: "
-                f"use one of {', '.join(sorted(_core.SCHEMES))} as broker_url.")
-        return {**config, "heartbeat": self.app.conf.broker_heartbeat}
+        config = self.brokers.core_config()
+        if config is not None:
+            return {**config, "stalls": self.pool == "solo"}
+        check_transport(self.app)
+        self.feed = Feed(self.app, self.queues)
+        self.feed.core = _core.Feed(self.feed)
+        return {"scheme": "kombu", "feed": self.feed.core}
+
+    #: What a ``_core.Producer`` raises when it cannot do something.
+    core_errors = _core.CoreError
+
+    def new_event_producer(self) -> _core.Producer | None:
+        """A producer that keeps nothing to send it again; None without a C driver."""
+        config = self.app.amqp.core_config(self.brokers.url)
+        return None if config is None else _core.Producer({**config, "confirm": 0})
 
     def _accept(self) -> list[str]:
         return sorted(prepare_accept_content(self.app.conf.accept_content)
@@ -140,7 +191,7 @@ class Machine(Steering):
 
     def wanted(self) -> dict[str, bool]:
         """Which of the hooks that are called for every message are needed."""
-        listened = self.events.enabled or signals.task_received.receivers or self.revoked_stamps
+        listened = signals.task_received.receivers or self.revoked_stamps
         return {"want_received": strategy_log.isEnabledFor(logging.INFO) or bool(listened),
                 "want_accepted": request_log.isEnabledFor(logging.DEBUG)}
 
@@ -155,9 +206,11 @@ class Machine(Steering):
             "acks_on_timeout": bool(either if on_timeout is None else on_timeout),
             "reject_on_worker_lost": bool(task.reject_on_worker_lost),
             "ignore_result": bool(task.ignore_result),
+            "send_events": bool(task.send_events),
             "time_limit": _seconds(task.time_limit, hard),
             "soft_time_limit": _seconds(task.soft_time_limit, soft),
             "rate": float(rate(task.rate_limit)) if task.rate_limit else 0.0,
+            "watched": self.hooks.customs.concerns(task),
         })
 
     def run(self) -> None:
@@ -176,15 +229,27 @@ class Machine(Steering):
 
     def close(self) -> None:
         self.release()
+        self.keeper.close()
+        if self.feed is not None:
+            self.feed.close(FEED_PATIENCE)
         self.core.close()
 
 
-def broker_uri(app: Celery) -> str:
-    """Where messages come from, for people: without the password. Kombu doesn't know all schemes of the core."""
-    url = broker_urls(app.conf.broker_read_url)[0]
-    if scheme_of(url) in ("amqp", "amqps", "redis"):
-        return str(app.connection_for_read(url).as_uri())
-    return str(maybe_sanitize_url(url, mask="**")) if "@" in url else url
+def _signal(number: int) -> int:
+    """The signal with its name, if it has one."""
+    try:
+        return signal.Signals(number)
+    except ValueError:  # one of the real-time signals
+        return number
+
+
+def check_pool(name: str) -> str:
+    """Returns the core's name of a pool. Raises ImproperlyConfigured, with what to use instead, when there is no such pool."""
+    if name in OTHER_POOLS:
+        raise ImproperlyConfigured(f"There is no pool {name!r} in this worker: {OTHER_POOLS[name]}.")
+    if name not in POOLS:
+        raise ImproperlyConfigured(f"There is no pool {name!r}; choose one of {', '.join(sorted(POOLS))}.")
+    return POOLS[name]
 
 
 def _seconds(own: Any, default: float | None) -> float | None:
@@ -226,13 +291,14 @@ class MachineHooks:
         self.machine = machine
         self.app = machine.app
         self.was_ready = False
+        self.customs = Customs(self)
 
     # --- connection ---------------------------------------------------------------------------------------------------
 
     def ready(self) -> None:
-        connection_log.info("Connected to %s", broker_uri(self.app))
+        connection_log.info("Connected to %s", self.machine.brokers.uri())
         self.machine.steer()
-        if self.was_ready:
+        if self.was_ready or self.machine.consumer.stopping or self.machine.consumer.controller.failed:
             return
         self.was_ready = True
         logging.getLogger("celery.apps.worker").info("%s ready.", self.machine.hostname)
@@ -241,8 +307,9 @@ class MachineHooks:
         signals.worker_ready.send(sender=self.machine.consumer)
 
     def down(self, reason: str, code: str, attempt: int, next_try: float) -> None:
-        uri = broker_uri(self.app)
-        self.machine.connected = False
+        uri = self.machine.brokers.uri()
+        self.machine.unsteer()
+        self.customs.forget_unstarted()
         if next_try < 0:
             consumer_log.critical("consumer: Cannot connect to %s: %s.", uri, reason)
             return
@@ -250,6 +317,14 @@ class MachineHooks:
             consumer_log.warning("consumer: Connection to broker lost: %s. Trying to re-establish the connection...", reason)
         consumer_log.error("consumer: Cannot connect to %s: %s.\nTrying again in %.2f seconds... (%s/%s)", uri, reason,
                            next_try, attempt + 1, (self.app.conf.broker_connection_max_retries or 0) * RETRY_SCALE or "∞")
+        other = self.machine.brokers.next()
+        if other is not None:
+            self.machine.core.redirect(other)
+            consumer_log.warning("consumer: Will try the next broker: %s", self.machine.brokers.uri())
+
+    def stopping(self, how: int) -> None:
+        """The shutdown begins, or gets colder."""
+        self.machine.consumer.controller.begin_stop(cold=how == COLD)
 
     def cancelled(self, queue: str) -> None:
         """Deleted, or its node is gone: without this the worker would wait for ever."""
@@ -261,29 +336,33 @@ class MachineHooks:
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
-    def received(self, job: _core.Job) -> None:
-        if self.machine.events.enabled:
-            self._tell_received(job)
-        if self.machine.revoked_stamps and self.machine.has_revoked_stamp(job.headers()):
-            self.machine.core.revoke([job.id], False, 0)  # the machine looks at that next
+    def received(self, job: _core.Job) -> str | None:
+        """None: it is to run; else what becomes of the message."""
+        task = self.app.tasks[job.name]
+        if self.customs.concerns(task):
+            return self.customs.handle(task, TaskMessage(job, self.app.conf.accept_content))
+        request = self.describe(job) if signals.task_received.receivers else None
+        self.note_received(job.headers(), job.id, job.name, request)
+        return None
+
+    def note_received(self, headers: dict[str, Any], task_id: str, name: str, request: Request | None) -> None:
+        """Tells those who want to know of a message that will run; `request` may be None if no signal is sent."""
+        if self.machine.revoked_stamps and self.machine.revoked_stamp(headers.get("stamps")):
+            self.machine.core.revoke([task_id], False, 0)  # the machine looks at that next
         if signals.task_received.receivers:
-            signals.task_received.send(sender=self.machine.consumer, request=Request(job, self.app, self.machine.hostname))
+            signals.task_received.send(sender=self.machine.consumer, request=request)
         if strategy_log.isEnabledFor(logging.INFO):
-            headers = job.headers()
-            data = {"id": job.id, "name": headers.get("shadow") or job.name, "args": headers.get("argsrepr"),
+            data = {"id": task_id, "name": headers.get("shadow") or name, "args": headers.get("argsrepr"),
                     "kwargs": headers.get("kwargsrepr"), "eta": headers.get("eta")}
             strategy_log.info(LOG_RECEIVED, data, extra={"data": data})
 
-    def _tell_received(self, job: _core.Job) -> None:
-        headers = job.headers()
-        if self.app.tasks[job.name].send_events:
-            self.machine.events.task("task-received", {
-                "uuid": job.id, "name": job.name, "args": headers.get("argsrepr"), "kwargs": headers.get("kwargsrepr"),
-                "root_id": headers.get("root_id"), "parent_id": headers.get("parent_id"),
-                "retries": headers.get("retries") or 0, "eta": headers.get("eta"), "expires": headers.get("expires")})
-
     def accepted(self, job: _core.Job) -> None:
         request_log.debug("Task accepted: %s[%s] pid:%r", job.name, job.id, job.worker_pid or os.getpid())
+
+    def upgrade(self, job: _core.Job) -> Upgraded | None:
+        """A message that is not of protocol 2."""
+        body, content_type, encoding = job.body()
+        return upgrade(self.app, job.headers(), body, content_type, encoding)
 
     def bad(self, kind: str, job: _core.Job, reason: str) -> str:
         return str(getattr(self, f"_bad_{kind}")(job, reason))
@@ -298,7 +377,7 @@ class MachineHooks:
         context = Context(fields)
         exc = NotRegistered(name)
         if not context.ignore_result:
-            self.app.backend.mark_as_failure(task_id, exc, request=context)
+            self.machine.keeper.store(task_id, lambda: self.app.backend.mark_as_failure(task_id, exc, request=context))
         self._tell("task-failed", task_id, exception=saferepr(exc), traceback=None)
         signals.task_unknown.send(sender=self.machine.consumer, message=job, exc=exc, name=name, id=task_id)
         return "reject"
@@ -352,14 +431,20 @@ class MachineHooks:
         exc = WorkerLostError(f"Worker exited prematurely: {how}.")
         fate = " The task is put back into its queue." if requeued else ""
         request_log.error("Task handler raised error: %s[%s]: %r%s", job.name, job.id, exc, fate)
-        if not requeued:
+        if requeued:
+            self.customs.forget(job.id)
+        else:
             self._fail(task, context, exc)
+            self.customs.tell(job.id, "on_failure", ExceptionInfo.of(exc), last=True)
 
     def _lost_hard_limit(self, job: _core.Job, task: Task, context: Context, how: str, requeued: bool) -> None:
         limit = job.limits[0]
         number = int(limit) if limit is not None and float(limit).is_integer() else limit
-        request_log.error("Hard time limit (%ss) exceeded for %s[%s]", number, job.name, job.id)
-        self._fail(task, context, TimeLimitExceeded(number))
+        exc = TimeLimitExceeded(number)
+        self._fail(task, context, exc)
+        self.customs.tell(job.id, "on_failure", ExceptionInfo.of(exc))
+        if not self.customs.tell(job.id, "on_timeout", False, number, last=True):
+            self.describe(job).on_timeout(False, number)  # type: ignore[arg-type]
 
     def _lost_terminated(self, job: _core.Job, task: Task, context: Context, how: str, requeued: bool) -> None:
         self._revoke(job, task, context, "terminated", terminated=True)
@@ -367,18 +452,21 @@ class MachineHooks:
     def _lost_cancelled(self, job: _core.Job, task: Task, context: Context, how: str, requeued: bool) -> None:
         request_log.warning("Task %s[%s] was cancelled by the worker's shutdown.", job.name, job.id)
         if not requeued and self._keeps(task, context):
-            task.backend.mark_as_retry(job.id, TaskRevokedError("cancelled by Celery"), None, request=context)
+            reason = TaskRevokedError("cancelled by Celery")
+            self.machine.keeper.store(context.id, lambda: task.backend.mark_as_retry(context.id, reason, None, request=context))
 
     def _tell(self, type_: str, task_id: str | None, **fields: Any) -> None:
-        if self.machine.events.enabled:
-            self.machine.events.task(type_, {"uuid": task_id, **fields})
+        self.machine.events.task(type_, {"uuid": task_id, **fields})
+
+    def send_events(self, routing_key: str, body: bytes) -> bool:
+        return self.machine.events.send_by_kombu(routing_key, body)
 
     def _keeps(self, task: Task, context: Context) -> bool:
         return not context.__dict__.get("ignore_result", task.ignore_result)
 
     def _fail(self, task: Task, context: Context, exc: Exception) -> None:
         keep = self._keeps(task, context) or bool(task.store_errors_even_if_ignored)
-        task.backend.mark_as_failure(context.id, exc, request=context, store_result=keep)
+        self.machine.keeper.store(context.id, lambda: task.backend.mark_as_failure(context.id, exc, request=context, store_result=keep))
         task.on_failure(exc, context.id, context.args, context.kwargs, None)
         self._tell("task-failed", context.id, exception=saferepr(exc), traceback=None)
         if signals.task_failure.receivers:
@@ -390,16 +478,21 @@ class MachineHooks:
         self._revoke(job, task, context, kind, terminated=False)
 
     def _revoke(self, job: _core.Job, task: Task, context: Context, reason: str, terminated: bool) -> None:
-        request_log.info("Discarding revoked task: %s[%s]", job.name, job.id)
-        task.backend.mark_as_revoked(job.id, reason, request=context, store_result=self._keeps(task, context))
-        signum = self.machine.signals.pop(job.id, signal.SIGTERM) if terminated else None
+        if not terminated:  # of that remote control has told
+            header = self.machine.revoked_stamp(context.stamps) if reason == "revoked" else None
+            request_log.info("Discarding revoked task: %s[%s]%s", job.name, job.id, f" (revoked by header: {header})" if header else "")
+        self.customs.forget(job.id)
+        keep = self._keeps(task, context)
+        self.machine.keeper.store(context.id, lambda: task.backend.mark_as_revoked(context.id, reason, request=context, store_result=keep))
+        signum = _signal(self.machine.signals.pop(job.id, signal.SIGTERM)) if terminated else None
         expired = reason == "expired"
-        self._tell("task-revoked", job.id, terminated=terminated, signum=signum and str(int(signum)), expired=expired)
+        self._tell("task-revoked", job.id, terminated=terminated, signum=signum and int(signum), expired=expired)
         signals.task_revoked.send(sender=task, request=context, terminated=terminated, signum=signum, expired=expired)
 
     def soft_limit(self, job: _core.Job, seconds: float) -> None:
         number = int(seconds) if seconds.is_integer() else seconds
-        request_log.warning("Soft time limit (%ss) exceeded for %s[%s]", number, job.name, job.id)
+        if not self.customs.tell(job.id, "on_timeout", True, number):
+            self.describe(job).on_timeout(True, number)
 
     def store_failed(self, job: _core.Job, reason: str) -> None:
         request_log.error("Can't store the result of %s[%s]: %s", job.name, job.id, reason)
@@ -411,7 +504,7 @@ class MachineHooks:
             consumer_log.error("Lost the connection to the result store: %s. Results are kept until it is back.", reason)
 
     def describe(self, job: _core.Job) -> Request:
-        return Request(job, self.app, self.machine.hostname)
+        return Request.of_job(job, self.app, self.machine.hostname)
 
     # --- pool ---------------------------------------------------------------------------------------------------------
 
@@ -452,6 +545,7 @@ class MachineHooks:
 
     def child_stop(self, code: int) -> int:
         signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=code)
+        process_ends(code)
         self.app.close()
         for client in list(_state.result_clients.values()):
             client.close()  # results on their way to reply queues leave before _exit

@@ -61,6 +61,11 @@ class Pidbox:
         """Kombu's own would wait for a lost connection, and stop the worker that long."""
         if NO_REPLY in data.values():
             return
+        if exchange != self.mailbox.reply_exchange.name or not isinstance(routing_key, str):
+            # One that does not exist would cost us the connection.
+            logger.error('The reply to a command is wanted at exchange %r, key %r: replies go to exchange %r only',
+                         exchange, routing_key, self.mailbox.reply_exchange.name)
+            return
         producer, clock = self._producer, self.machine.app.clock
         self.machine.link.guard(lambda: producer.publish(
             data, exchange=exchange, routing_key=routing_key, delivery_mode=1,

@@ -1,9 +1,9 @@
 """What this process's workers hold and have done, and what survives a restart (FEATURES 2.10, PROTOCOL 3.10)."""
 from __future__ import annotations
 
+import codecs
 import io
 import pickle
-import shelve
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from pyceleryc import _state
+from pyceleryc._dbm_file import DbmFile
 from pyceleryc.exceptions import WorkerShutdown, WorkerTerminate
 from pyceleryc.utils.collections import LimitedSet
 
@@ -142,11 +143,13 @@ class _AsCelerys:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads what Celery wrote, where Celery is not installed, and nothing but such sets."""
+    """Reads what Celery wrote, where Celery is not installed, and nothing but such sets, numbers and bytes."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module.partition('.')[2], name) == ('utils.collections', 'LimitedSet'):
             return LimitedSet
+        if (module, name) == ('_codecs', 'encode'):  # how protocol 2 writes bytes
+            return codecs.encode
         raise pickle.UnpicklingError(f'{module}.{name} has no business in a state file')
 
 
@@ -161,22 +164,29 @@ def _load(data: bytes) -> LimitedSet:
     return found
 
 
+class _StateFile(DbmFile):
+    noun, option = 'file of revoked tasks', '--statedb'
+
+
 class Persistent:
     """Revoked ids and the logical clock, kept in a file (``--statedb``).
 
-    Opened, and merged into *state*, at once.
+    Read, and merged into *state*, at once.  The content is in :attr:`db`.
 
     :param state: has ``revoked``; default: this module's.
     :param filename: without the ending that the database library may add.
     :param clock: of the app.
     :raises OSError: the file cannot be used (of another kind: ``dbm.error``, an OSError too).
+    :raises pickle.UnpicklingError: it is something else.
     """
 
     def __init__(self, state: Any = None, filename: str = '', clock: Any = None) -> None:
         self.revoked: LimitedSet = revoked if state is None else state.revoked
         self.filename = str(filename)
         self.clock = clock
-        self.db = shelve.open(self.filename, protocol=2)
+        self.file = _StateFile(self.filename)
+        self.file.check()
+        self.db: dict[str, Any] = {key: _Unpickler(io.BytesIO(value)).load() for key, value in self.file.read().items()}
         self.merge()
 
     def merge(self) -> None:
@@ -188,16 +198,16 @@ class Persistent:
             self.clock.adjust(self.db.get('clock') or 0)
 
     def sync(self) -> None:
-        """Write the present state."""
+        """Write the present state.  :raises OSError: it cannot be written; what was there stays."""
         self.revoked.purge()
         self.db['__proto__'] = PROTOCOL
         self.db['zrevoked'] = _dump(self.revoked)
         if self.clock is not None:
             self.db['clock'] = self.clock.forward()
-        self.db.sync()
+        self.file.write({key: pickle.dumps(value, protocol=2) for key, value in self.db.items()})
 
     save = sync
 
     def close(self) -> None:
-        """Close the file without writing."""
-        self.db.close()
+        """Write nothing more; nothing is open."""
+        self.db.clear()

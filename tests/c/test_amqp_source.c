@@ -546,3 +546,78 @@ bench_amqp_consume(long n)
     amqp_sink_end(sink);
     amqp_producer_end(producer, queue);
 }
+
+/* ---- parking ---- */
+
+static void
+park_the_first(amqp_sink *sink, const pc_message *message)
+{
+    pc_err err = {0};
+    if (!message->redelivered && sink->count == 1) {
+        int rc = sink->source->ops->park(sink->source, message, 1900 * PC_NS_PER_MS, &err);
+        PC_ASSERT(rc == 0, "%s", err.msg);
+        sink->hold = true;
+    } else {
+        PC_ASSERT(pc_slice_is(message->correlation_id, "far"), "%.*s",
+                  (int)message->correlation_id.len, message->correlation_id.ptr);
+        PC_ASSERT_INT(message->priority, 3);
+        PC_ASSERT(sink->source->ops->park(sink->source, message, 900 * PC_NS_PER_MS, &err) < 0);
+        sink->hold = false;
+    }
+}
+
+/* Comes back after the longest delay that is not too long; nothing stays behind. */
+void
+test_amqp_parked_message_comes_back(void)
+{
+    pc_broker_config config = amqp_config();
+    pc_err err = {0};
+    pc_wall never = {0};
+    char queue[64];
+    char delayed[96];
+    amqp_queue_name(queue, "pc-test");
+    snprintf(delayed, sizeof delayed, "pyceleryc.delay.1.%s", queue);
+    pc_producer *producer = amqp_producer(&config);
+    declare(producer, queue);
+    pc_message message = amqp_message(queue, "parked", 6);
+    message.correlation_id = pc_slice_str("far");
+    message.priority = 3;
+    PC_ASSERT_INT(producer->ops->publish(producer, &message, false, never, false, in_seconds(5), &err), 0);
+    amqp_sink *sink = amqp_sink_new(&config);
+    sink->see = park_the_first;
+    amqp_sink_start(sink, queue, 10);
+    amqp_turn_until(sink->loop, &sink->count, 1);
+    pc_mono parked = pc_mono_now();
+    amqp_turn_until(sink->loop, &sink->count, 2);
+    PC_ASSERT(pc_mono_now().ns - parked.ns >= 900 * PC_NS_PER_MS);
+    amqp_turn_for(sink->loop, 0.05);
+    PC_ASSERT_INT(sink->downs, 0);
+    amqp_sink_end(sink);
+    PC_ASSERT_INT(size_of(producer, queue), 0);  // the original was settled
+    PC_ASSERT_INT(size_of(producer, delayed), 0);
+    PC_ASSERT_INT(producer->ops->remove(producer, delayed, in_seconds(5), &err), 0);
+    amqp_producer_end(producer, queue);
+}
+
+/* Copies that are not confirmed when the source closes are waited for. */
+void
+test_amqp_parking_is_finished_at_the_end(void)
+{
+    pc_broker_config config = amqp_config();
+    pc_err err = {0};
+    char queue[64];
+    char delayed[96];
+    amqp_queue_name(queue, "pc-test");
+    snprintf(delayed, sizeof delayed, "pyceleryc.delay.1.%s", queue);
+    pc_producer *producer = amqp_producer(&config);
+    declare(producer, queue);
+    publish_n(producer, queue, 1);
+    amqp_sink *sink = amqp_sink_new(&config);
+    sink->see = park_the_first;
+    amqp_sink_start(sink, queue, 10);
+    amqp_turn_until(sink->loop, &sink->count, 1);
+    amqp_sink_end(sink);  // at once
+    PC_ASSERT_INT(size_of(producer, queue) + size_of(producer, delayed), 1);
+    PC_ASSERT_INT(producer->ops->remove(producer, delayed, in_seconds(5), &err), 0);
+    amqp_producer_end(producer, queue);
+}

@@ -176,6 +176,19 @@ signals(void *ctx)
     return 0;
 }
 
+typedef struct unconfirmed {
+    int fd;             // never readable
+    atomic_int asked;
+    int answers;        // so many times there is something
+} unconfirmed;
+
+static int
+confirming(void *ctx)
+{
+    unconfirmed *what = ctx;
+    return atomic_fetch_add(&what->asked, 1) < what->answers ? what->fd : -1;
+}
+
 typedef struct pipe_end {
     pc_gate gate;
     pc_runner runner;
@@ -197,19 +210,26 @@ life(void *arg)
 }
 
 static void
-open_pipe(pipe_end *at, int index)
+open_pipe_with(pipe_end *at, int index, int (*confirms)(void *ctx), void *ctx)
 {
     int pair[2];
 
     *at = (pipe_end){.index = index};
     PC_ASSERT_INT(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-    at->runner = (pc_runner){.run = run, .child_start = start, .child_stop = stop, .child_signals = signals};
+    at->runner = (pc_runner){.run = run, .child_start = start, .child_stop = stop, .child_signals = signals,
+                             .confirming = confirms, .ctx = ctx};
     at->fd = pair[0];
     at->child = (pc_child){.fd = pair[1], .gate = &at->gate, .runner = &at->runner};
     pc_buf_init(&at->child.in);
     pc_buf_init(&at->child.memory);
     pc_gate_reset(&at->gate, 0);
     PC_ASSERT_INT(pthread_create(&at->thread, NULL, life, at), 0);
+}
+
+static void
+open_pipe(pipe_end *at, int index)
+{
+    open_pipe_with(at, index, NULL, NULL);
 }
 
 static int
@@ -296,4 +316,30 @@ test_child_out_of_memory(void)
     PC_ASSERT_INT(read(at.fd, &byte, 1), 0);
     pc_mem_fail_after(-1);
     PC_ASSERT_INT(close_pipe(&at), 1);
+}
+
+/* Waiting for confirms does not keep the child from its next task, and ends when there are none. */
+void
+test_child_that_confirms(void)
+{
+    pipe_end at;
+    pc_up_frame up;
+    int pair[2];
+    PC_ASSERT_INT(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    unconfirmed what = {.fd = pair[0], .answers = 4};
+
+    open_pipe_with(&at, 0, confirming, &what);
+    read_fully(at.fd, &up, sizeof up);
+    for (uint64_t seq = 1; seq <= 6; seq++) {
+        pc_down_frame frame = {.seq = seq};
+        pc_mono sent = pc_mono_now();
+        PC_ASSERT_INT(write(at.fd, &frame, sizeof frame), sizeof frame);
+        read_fully(at.fd, &up, sizeof up);
+        PC_ASSERT_INT(up.seq, seq);
+        PC_ASSERT(pc_mono_now().ns - sent.ns < 5 * PC_NS_PER_SEC);
+    }
+    PC_ASSERT_INT(close_pipe(&at), 0);
+    PC_ASSERT(atomic_load(&what.asked) > what.answers);
+    close(pair[0]);
+    close(pair[1]);
 }

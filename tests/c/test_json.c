@@ -285,6 +285,41 @@ test_json_small_needs_no_heap(void)
     PC_ASSERT_INT(rc, 0);
 }
 
+static void
+tame(const char *text, const char *want)
+{
+    static const pc_visit nothing = {0};
+    pc_buf out;
+    pc_buf_init(&out);
+    PC_ASSERT_INT(pc_json_tame(pc_slice_str(text), &out, NULL), 0);
+    PC_ASSERT_TEXT(pc_buf_slice(&out), want);
+    PC_ASSERT_INT(pc_json_visit(pc_buf_slice(&out), &nothing, NULL, NULL), 0);
+    pc_buf_fini(&out);
+}
+
+void
+test_json_tame(void)
+{
+    tame("[NaN, -Infinity, Infinity]", "[0.0, -1e999999, 1e999999]");
+    tame("{\"NaN\": \"Infinity \\\" NaN\", \"\\\\\": NaN}", "{\"NaN\": \"Infinity \\\" NaN\", \"\\\\\": 0.0}");
+    tame("[\"\\ud800\", \"\\ud83d\\ude00\", \"\\udc00\\udc00\", \"\\\\ud800\"]",
+         "[\"\\ufffd\", \"\\ud83d\\ude00\", \"\\ufffd\\ufffd\", \"\\\\ud800\"]");
+    tame("{}", "{}");
+}
+
+void
+test_json_tame_what_is_cut_off(void)
+{
+    static const char *const texts[] = {"", "N", "Na", "\"\\", "\"\\u", "\"\\ud80", "I", "Infinit", "[\"\\ud800\\u"};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        pc_buf out;
+        pc_buf_init(&out);
+        PC_ASSERT_INT(pc_json_tame(pc_slice_str(texts[i]), &out, NULL), 0);
+        PC_ASSERT_INT(pc_buf_len(&out), strlen(texts[i]));
+        pc_buf_fini(&out);
+    }
+}
+
 void
 bench_json_visit_body(long n)
 {

@@ -23,6 +23,7 @@ typedef struct probe {
     unsigned events;
     int again;             // how often the defer or timer adds itself again
     struct probe *victim;  // unwatched when called
+    struct probe *before;  // its timer fires first
 } probe;
 
 static pc_mono
@@ -47,6 +48,7 @@ on_due(void *ctx, pc_mono now)
 {
     probe *p = ctx;
     p->calls++;
+    PC_ASSERT(p->before == NULL || p->before->calls > 0);
     if (p->again-- > 0) {
         PC_ASSERT_INT(pc_loop_set_timer(p->loop, &p->timer, now, NULL), 0);
     }
@@ -224,10 +226,14 @@ test_loop_timers_fire_in_order_and_once(void)
     PC_ASSERT_INT(pc_loop_set_timer(loop, &a.timer, in_ms(5), NULL), 0);
     PC_ASSERT_INT(pc_loop_set_timer(loop, &b.timer, in_ms(2000), NULL), 0);
     PC_ASSERT_INT(pc_loop_set_timer(loop, &b.timer, in_ms(20), NULL), 0);
-    PC_ASSERT_INT(pc_loop_step(loop, never, NULL), 1);
+    b.before = &a;
+    int fired = pc_loop_step(loop, never, NULL);  // both, when this process did not run for a while
     PC_ASSERT_INT(a.calls, 1);
     PC_ASSERT(pc_mono_now().ns - start.ns >= 5 * PC_NS_PER_MS);
-    PC_ASSERT_INT(pc_loop_step(loop, never, NULL), 1);
+    while (fired < 2) {
+        fired += pc_loop_step(loop, never, NULL);
+    }
+    PC_ASSERT_INT(fired, 2);
     PC_ASSERT_INT(b.calls, 1);
     PC_ASSERT(pc_loop_now(loop).ns - start.ns >= 20 * PC_NS_PER_MS);
     PC_ASSERT_INT(pc_loop_set_timer(loop, &a.timer, in_ms(0), NULL), 0);
@@ -267,6 +273,40 @@ test_loop_defers_run_once_before_the_sleep(void)
     (void)pc_loop_prepare(loop, in_ms(0));
     PC_ASSERT_INT(p.calls, 3);
     PC_ASSERT_INT(gone.calls, 0);
+    pc_loop_free(loop);
+}
+
+/* Unwatches the victim, so that what was found for it is not delivered any more. */
+static void
+on_first(void *ctx)
+{
+    probe *p = ctx;
+    p->calls++;
+    if (p->again-- == 0) {
+        pc_loop_unwatch(p->loop, &p->victim->watch);
+        pc_loop_undefer(p->loop, &p->defer);
+    }
+}
+
+void
+test_loop_first_of_all_comes_at_every_turn(void)
+{
+    pc_loop *loop = new_loop();
+    probe p, victim;
+    probe_init(&p, loop);
+    probe_init(&victim, loop);
+    p.victim = &victim;
+    p.again = 2;
+    pc_defer_init(&p.defer, on_first, &p);
+    pc_loop_defer_first(loop, &p.defer);
+    pc_loop_defer_first(loop, &p.defer);
+    PC_ASSERT_INT(pc_loop_watch(loop, &victim.watch, PC_READ, NULL), 0);
+    PC_ASSERT_INT(write(victim.fds[1], "x", 1), 1);
+    for (int turn = 1; turn <= 5; turn++) {
+        PC_ASSERT(pc_loop_step(loop, in_ms(0), NULL) >= 0);
+        PC_ASSERT_INT(p.calls, turn < 3 ? turn : 3);
+        PC_ASSERT_INT(victim.calls, turn < 3 ? turn : 2);
+    }
     pc_loop_free(loop);
 }
 
@@ -323,9 +363,12 @@ test_loop_signal_is_an_ordinary_wake_up(void)
     struct sigaction action = {.sa_handler = ignore};
     PC_ASSERT_INT(sigaction(SIGALRM, &action, NULL), 0);
     pc_loop *loop = new_loop();
-    struct itimerval soon = {.it_value.tv_usec = 20000};
+    // again and again: the first may come before the step has begun
+    struct itimerval soon = {.it_value.tv_usec = 20000, .it_interval.tv_usec = 20000};
+    static const struct itimerval no_more;
     PC_ASSERT_INT(setitimer(ITIMER_REAL, &soon, NULL), 0);
     PC_ASSERT_INT(pc_loop_step(loop, never, NULL), 0);
+    PC_ASSERT_INT(setitimer(ITIMER_REAL, &no_more, NULL), 0);
     PC_ASSERT(pc_loop_interrupted(loop));
     PC_ASSERT_INT(pc_loop_step(loop, in_ms(0), NULL), 0);
     PC_ASSERT(!pc_loop_interrupted(loop));

@@ -212,7 +212,7 @@ test_proto2_read_errors(void)
         {"{\"task\": \"t\", \"id\": \"i\", \"ignore_result\": \"no\"}", PC_EDATA,
          "\"ignore_result\""},
         {"{\"task\": \"t\", \"id\": \"i\", \"compression\": 5}", PC_EDATA, "\"compression\""},
-        {"{\"task\": \"t\", \"id\": \"i\", \"x\": NaN}", PC_EFALLBACK, ""},
+        {"{\"task\": \"t\", \"id\": \"i\", \"x\": NaNs}", PC_EFALLBACK, ""},
         {"", PC_EFALLBACK, ""},
     };
     reading r;
@@ -409,6 +409,19 @@ void
 test_proto2_golden(void)
 {
     PC_ASSERT(ct_golden("amqp.json", golden) > 30);
+}
+
+/* What only Python's JSON has stands in a header that is none of ours. */
+void
+test_proto2_read_what_is_for_python(void)
+{
+    reading r;
+    pc_buf_init(&r.scratch);
+    PC_ASSERT_INT(read_json(&r, "{\"x\": [NaN, \"\\ud800\"], \"task\": \"a\\u002eb\", \"id\": \"i\", \"root_id\": \"r\\u006f\"}"), 0);
+    PC_ASSERT_TEXT(r.head.task, "a.b");
+    PC_ASSERT_TEXT(r.head.id, "i");
+    PC_ASSERT_TEXT(r.head.root_id, "ro");
+    pc_buf_fini(&r.scratch);
 }
 
 void

@@ -288,3 +288,40 @@ test_pump_survives_want_of_memory(void)
 {
     PC_ASSERT_INT(PC_OOM(make, NULL), 2);
 }
+
+static shared *asked_about;  // interrupted() is not told
+static int asked;
+static int answer;
+
+static int
+ask_user(void)
+{
+    asked++;
+    // the lock is free: the code that runs here may use the pump
+    pc_pump_lock(asked_about->pump);
+    if (asked == 2) {
+        request(asked_about);
+    }
+    pc_pump_unlock(asked_about->pump);
+    return answer;
+}
+
+void
+test_pump_asks_while_it_waits(void)
+{
+    shared all;
+    client me = {.all = &all, .want = 1};
+    setup(&all);
+    asked_about = &all;
+    pc_pump_ask(all.pump, ask_user);
+    pc_pump_lock(all.pump);
+    PC_ASSERT_INT(pc_pump_wait(all.pump, enough, &me, in_ms(5000), NULL, &me.err), 0);
+    PC_ASSERT_INT(asked, 2);
+    answer = -1;
+    me.want = 2;
+    PC_ASSERT_INT(pc_pump_wait(all.pump, enough, &me, in_ms(5000), NULL, &me.err), -1);
+    PC_ASSERT_INT(me.err.code, PC_ESTATE);
+    PC_ASSERT_INT(asked, 3);
+    pc_pump_unlock(all.pump);
+    teardown(&all);
+}

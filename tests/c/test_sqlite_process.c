@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "harness.h"
+#include "io/sqlite_bell.h"
 #include "sqlite_rig.h"
 
 #define SENDERS 3
@@ -320,6 +321,7 @@ test_sqlite_wake_up_latency(void)
     qsort(spans, WAKES, sizeof spans[0], by_value);
     printf("publish to delivery: p50 %lld us, p99 %lld us\n", (long long)spans[WAKES / 2] / 1000,
            (long long)spans[WAKES * 99 / 100] / 1000);
-    PC_ASSERT(spans[WAKES / 2] < 500000, "p50 %lld ns", (long long)spans[WAKES / 2]);
+    // without the bell it would be half of PC_BELL_CHECK_NS; other work on the machine costs a few milliseconds
+    PC_ASSERT(spans[WAKES / 2] < PC_BELL_CHECK_NS / 20, "p50 %lld ns", (long long)spans[WAKES / 2]);
     sq_end_rig(self);
 }

@@ -289,6 +289,41 @@ test_bad_messages(void)
     finish(&r);
 }
 
+void
+test_old_messages(void)
+{
+    static const char *const bodies[] = {
+        "{\"task\": \"task\", \"id\": \"t1\"}",
+        "{\"task\": \"task\", \"id\": \"t2\", \"eta\": \"never\"}",
+        "{\"id\": \"t3\"}",
+    };
+    rig r;
+    pc_message message;
+
+    rig_init(&r, "prefork", 1);
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    pc_message_init(&message);
+    message.routing_key = pc_slice_str("q");
+    message.content_type = pc_slice_str("application/json");
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
+        message.body = pc_slice_str(bodies[i]);
+        PC_ASSERT_INT(pc_hub_publish(r.w.hub, &message, true, NULL), 0);
+    }
+    // no id in the headers: the rest is in the body
+    message.headers_kind = PC_HEADERS_JSON;
+    message.headers = pc_slice_str("{\"task\": \"task\"}");
+    message.body = pc_slice_str("{\"task\": \"task\", \"id\": \"t4\"}");
+    PC_ASSERT_INT(pc_hub_publish(r.w.hub, &message, true, NULL), 0);
+    rig_send(&r, 5, "task", "ok");
+    RIG_UNTIL(&r, r.settled == 5);
+    PC_ASSERT(rig_seen(&r, "ack:t1") && rig_seen(&r, "ack:t4") && rig_seen(&r, "ack:t5"));
+    PC_ASSERT_INT(rig_seen(&r, "bad:headers"), 1);
+    PC_ASSERT_INT(rig_seen(&r, "bad:no_task"), 1);
+    PC_ASSERT_INT(rig_seen(&r, "upgrade:"), 4);
+    finish(&r);
+}
+
 /* --- the store --------------------------------------------------------------- */
 
 void

@@ -305,6 +305,41 @@ test_stop_from_inside_the_received_hook(void)
     rig_free(&r);
 }
 
+void
+test_the_received_hook_may_settle(void)
+{
+    rig r;
+
+    begin(&r, 1);
+    r.refuse = "t1";
+    r.refuse_how = PC_REJECT;
+    rig_send(&r, 1, "task", "ok");
+    rig_send(&r, 2, "task", "ok");
+    RIG_UNTIL(&r, rig_seen(&r, "stored:t2") && rig_is_idle(&r));
+    PC_ASSERT(rig_seen(&r, "received:t1") == 1 && rig_seen(&r, "accepted:t1") == 0);
+    PC_ASSERT(strcmp(rig_queue(&r), "") == 0, "%s", rig_queue(&r));
+    rig_free(&r);
+}
+
+void
+test_a_watched_task_asks_though_nobody_wants_to_know(void)
+{
+    rig r;
+
+    begin(&r, 1);
+    pc_worker_want(r.worker, false, false);
+    rig_send(&r, 1, "task", "ok");
+    RIG_UNTIL(&r, rig_seen(&r, "stored:t1"));
+    PC_ASSERT(rig_seen(&r, "received:t1") == 0);
+    pc_spec watched = *pc_worker_spec(r.worker, pc_slice_str("task"));
+    watched.watched = true;
+    PC_ASSERT(pc_worker_task(r.worker, &watched, NULL) == 0);
+    rig_send(&r, 2, "task", "ok");
+    RIG_UNTIL(&r, rig_seen(&r, "stored:t2"));
+    PC_ASSERT(rig_seen(&r, "received:t2") == 1);
+    rig_free(&r);
+}
+
 static void
 stop_when_accepted(rig *r, const char *word)
 {

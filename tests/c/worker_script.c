@@ -255,6 +255,6 @@ void
 rig_runner(rig *r)
 {
     the_rig = r;
-    r->runner = (pc_runner){run, fork_child, child_start, child_stop, child_exit, child_signals,
+    r->runner = (pc_runner){run, fork_child, child_start, child_stop, child_exit, child_signals, NULL,
                             start_thread, interrupt_thread, thread_id, r};
 }

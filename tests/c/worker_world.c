@@ -57,20 +57,38 @@ on_down(void *ctx, const pc_err *why, int attempt, double next_try)
     note(r, "down", pc_code_name(why->code));
 }
 
-static void
-on_received(void *ctx, pc_job *job)
+static bool
+on_received(void *ctx, pc_job *job, pc_settle *how)
 {
     rig *r = ctx;
 
     PC_ASSERT(job->tag < LEDGER_MAX);
     r->number[job->tag] = atoi(pc_job_id(job).ptr + 1);
     note_job(r, "received", job);
+    *how = r->refuse_how;
+    return r->refuse != NULL && pc_slice_is(pc_job_id(job), r->refuse);
 }
 
 static void
 on_accepted(void *ctx, pc_job *job)
 {
     note_job(ctx, "accepted", job);
+}
+
+/* The old protocol of these tests: the body is what the headers should be. */
+static bool
+on_upgrade(void *ctx, const pc_message *message, pc_buf *frame)
+{
+    pc_message copy = *message;
+
+    note(ctx, "upgrade", "");
+    if (message->body.len == 0 || message->body.ptr[0] != '{') {
+        return false;
+    }
+    copy.headers_kind = PC_HEADERS_JSON;
+    copy.headers = message->body;
+    copy.body = pc_slice_str("ok");
+    return pc_message_pack(&copy, frame, NULL) == 0;
 }
 
 static pc_settle
@@ -261,8 +279,8 @@ rig_init(rig *r, const char *pool, int size)
         .result_content_type = "application/json", .result_content_encoding = "utf-8",
     };
     rig_runner(r);
-    r->hooks = (pc_worker_hooks){on_ready, on_down, on_received, on_accepted, on_bad, on_lost,
-                                 on_revoked, on_soft_limit, on_cancelled, on_store_failed,
+    r->hooks = (pc_worker_hooks){on_ready, on_down, on_received, on_accepted, on_upgrade, on_bad,
+                                 on_lost, on_revoked, on_soft_limit, on_cancelled, on_store_failed,
                                  on_store_down, on_child, r};
 }
 

@@ -62,6 +62,8 @@ typedef struct rig {
     int settled;
     unsigned prefetch;
     unsigned char fate[LEDGER_MAX];  // by tag: 1 + pc_settle
+    const char *refuse;              // id of the task that received() settles, with refuse_how
+    pc_settle refuse_how;
     int number[LEDGER_MAX];          // by tag: the task's, when received() was called
     char words[16384];
     // given to the machine

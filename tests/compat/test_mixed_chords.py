@@ -75,8 +75,8 @@ r = (add.s(1, 1) | fail.si('apple', 3) | add.s(1) | add.s(2))()
 try:
     r.get(timeout=30)
 except tasks.OutOfStock as exc:
-    r.parent.get(timeout=10, propagate=False)
-    result = [list(exc.args), r.get(timeout=10, propagate=False) and r.state, r.parent.state, r.parent.parent.state, r.parent.parent.parent.get()]
+    r.parent.get(timeout=30, propagate=False)
+    result = [list(exc.args), r.get(timeout=30, propagate=False) and r.state, r.parent.state, r.parent.parent.state, r.parent.parent.parent.get()]
 """) == [["apple", 3], "FAILURE", "FAILURE", "FAILURE", 2]
 
 
@@ -84,6 +84,6 @@ def test_group(send: Callable[[str], object]) -> None:
     assert send("""
 r = group(add.s(i, 1) for i in range(20))()
 r.save()
-result = [r.get(timeout=30), tasks.app.GroupResult.restore(r.id).get(timeout=5), r.completed_count()]
+result = [r.get(timeout=30), tasks.app.GroupResult.restore(r.id).get(timeout=30), r.completed_count()]
 r.delete()
 """) == [list(range(1, 21)), list(range(1, 21)), 20]

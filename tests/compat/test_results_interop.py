@@ -82,7 +82,7 @@ def test_they_read_our_success(make_app: Callable[[str], Celery], peer: Callable
     app.backend.mark_as_done(id, {"a": [1, "é"]}, request)
     answer = peer("""
 r = app.AsyncResult(id)
-answer = [r.get(timeout=5), r.state, r.name, r.args, r.kwargs, r.worker, r.retries, r.queue,
+answer = [r.get(timeout=30), r.state, r.name, r.args, r.kwargs, r.worker, r.retries, r.queue,
           r.children[0].id, r.children[0].parent.id, str(r.date_done.tzinfo is not None), r.backend.get_task_meta(id)["group_id"]]
 """, serializer)
     assert answer == [{"a": [1, "é"]}, "SUCCESS", "t.add", [1, 2], {"k": "é"}, "w@h", 2, "q", "child", "up", "True", "g"]
@@ -98,7 +98,7 @@ def test_they_read_our_failure(make_app: Callable[[str], Celery], peer: Callable
 import celery.exceptions, billiard.exceptions
 r = app.AsyncResult(id)
 try:
-    r.get(timeout=5)
+    r.get(timeout=30)
 except {caught} as exc:
     answer = [repr(exc.args), r.traceback, r.state]
 """
@@ -109,7 +109,7 @@ except {caught} as exc:
 def test_we_read_their_success(make_app: Callable[[str], Celery], peer: Callable[..., Any], id: str, serializer: str) -> None:
     peer(f"{PEER_REQUEST}\nbackend.mark_as_done(id, {{'a': [1, 'é']}}, request)", serializer)
     result = make_app(serializer).AsyncResult(id)
-    assert result.get(timeout=5) == {"a": [1, "é"]}
+    assert result.get(timeout=30) == {"a": [1, "é"]}
     assert (result.name, result.args, result.kwargs, result.worker, result.retries, result.queue) == ("t.add", [1, 2], {"k": "é"}, "w@h", 2, "q")
     child, group = result.children
     assert (child.id, child.parent.id, group.id, group.results[0].id) == ("child", "up", "gid", "m")
@@ -120,10 +120,10 @@ def test_we_read_their_failures(make_app: Callable[[str], Celery], peer: Callabl
     app = make_app("json")
     peer("backend.mark_as_revoked(id, 'terminated')")
     with pytest.raises(TaskRevokedError, match="terminated"):
-        app.AsyncResult(id).get(timeout=5)
+        app.AsyncResult(id).get(timeout=30)
     peer("from billiard.exceptions import TimeLimitExceeded\nbackend.mark_as_failure(id, TimeLimitExceeded(1))")
     with pytest.raises(TimeLimitExceeded):
-        app.AsyncResult(id).get(timeout=5)
+        app.AsyncResult(id).get(timeout=30)
     peer("""
 from celery.backends.base import *
 class Strange(Exception):

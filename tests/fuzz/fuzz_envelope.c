@@ -40,10 +40,23 @@ write_and_read(const pc_message *message, pc_slice tag)
     pc_buf_fini(&scratch);
 }
 
+/* JSON, or JSON but for what only Python's has. */
+static bool
+is_readable(pc_slice text)
+{
+    static const pc_visit nothing = {0};
+    pc_buf tamed;
+    pc_buf_init(&tamed);
+    bool good = pc_json_visit(text, &nothing, NULL, NULL) == 0
+                || (pc_json_tame(text, &tamed, NULL) == 0 && pc_buf_len(&tamed) == text.len
+                    && pc_json_visit(pc_buf_slice(&tamed), &nothing, NULL, NULL) == 0);
+    pc_buf_fini(&tamed);
+    return good;
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-    static const pc_visit nothing = {0};
     pc_buf scratch, head_scratch;
     pc_message message;
     pc_slice tag;
@@ -53,8 +66,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     if (pc_envelope_read(pc_slice_of((const char *)data, len), &message, &tag, &scratch, NULL)
         == 0) {
         if (message.headers_kind == PC_HEADERS_JSON
-            && (message.headers.ptr[0] != '{'
-                || pc_json_visit(message.headers, &nothing, NULL, NULL) < 0)) {
+            && (message.headers.ptr[0] != '{' || !is_readable(message.headers))) {
             abort();
         }
         pc_head_read(&message, &head, &head_scratch, NULL);

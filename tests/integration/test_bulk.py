@@ -38,7 +38,7 @@ def test_a_large_group_arrives_once_and_in_order(app: Any) -> None:
 
 
 def test_send_many_with_a_window_smaller_than_the_batch(app: Any) -> None:
-    app.conf.broker_transport_options = {'window': 100}
+    app.conf.broker_transport_options = {'publish_window': 100}
     app.send_many(app.tasks['add'].s(n) for n in range(N))
     assert [body[0] for body, _ in take_all(app)] == [[n] for n in range(N)]
 

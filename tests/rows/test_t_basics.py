@@ -78,6 +78,7 @@ def test_t024_not_lazy(app: Celery) -> None:
     assert type(task).__mro__[1] is app.Task and app._tasks["t024"] is task
 
 
+@pytest.mark.filterwarnings("ignore:task 'twice' is registered already")
 def test_t025_first_of_a_name_wins(app: Celery) -> None:
     def one() -> int:
         return 1

@@ -38,7 +38,7 @@ def waiting(running: Any, queue: str) -> int:
         return connection.default_channel.queue_declare(queue, passive=True).message_count
 
 
-def active(running: Any, node: str, task_id: str, timeout: float = 10) -> dict[str, Any]:
+def active(running: Any, node: str, task_id: str, timeout: float = 30) -> dict[str, Any]:
     """What `inspect active` says about the run, as soon as it runs."""
     deadline = time.monotonic() + timeout
     while True:
@@ -145,7 +145,7 @@ def test_t007_task_that_exits_is_a_failure(running: Any, own: Any, tmp_path: Pat
     path = tmp_path / "runs"
     result = running.tasks.concept_dies_late.apply_async((str(path), "exit"), queue=own.queue)
     with pytest.raises(WorkerLostError):
-        result.get(timeout=5)
+        result.get(timeout=30)
     assert len(marks(path)) == 1 and waiting(running, own.queue) == 0
 
 

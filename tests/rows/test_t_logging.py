@@ -39,7 +39,7 @@ def call(side: Any, own: Any, task: str, *args: Any) -> Any:
     return side.client(script, own.env)
 
 
-def has_line(worker: Any, pattern: str, timeout: float = 10) -> re.Match[str]:
+def has_line(worker: Any, pattern: str, timeout: float = 30) -> re.Match[str]:
     """Waits for a line of the worker's log that matches from its start to its end."""
     deadline = time.monotonic() + timeout
     while (found := re.search(f"^{pattern}$", worker.text(), re.MULTILINE)) is None:
@@ -223,7 +223,7 @@ def test_t100_expired_run_is_discarded(running: Any) -> None:
 def test_t101_data_of_the_records(side: Any, own: Any) -> None:
     task_id, result = call(side, own, "charge", "acc", "1234")
     assert result == 4
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while len(found := records(own.data, task_id)) < 2:
         assert time.monotonic() < deadline, own.data.read_text()
         time.sleep(0.02)
@@ -236,7 +236,7 @@ def test_t101_data_of_the_records(side: Any, own: Any) -> None:
 def test_t101_data_of_a_failure(side: Any, own: Any) -> None:
     task_id, result = call(side, own, "fails", "lost")
     assert result == "KeyError"
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while "trace" not in (found := records(own.data, task_id)):
         assert time.monotonic() < deadline, own.data.read_text()
         time.sleep(0.02)

@@ -65,7 +65,7 @@ def test_t041_nested_function_has_its_plain_name(app: Celery) -> None:
 
 @pytest.mark.parametrize("name", ["sum-of-two-numbers", "a", "Ünï cödé", "with.dots.and spaces"])
 def test_t042_explicit_name(app: Celery, name: str) -> None:
-    @app.task(name=name)
+    @app.task(name=name, shared=False)
     def add(x: int, y: int) -> int:
         return x + y
 

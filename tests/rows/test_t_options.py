@@ -295,6 +295,25 @@ def test_t188_store_eager_result(app: Celery) -> None:
     assert app.backend.get_task_meta(result.id)["status"] == "SUCCESS"
 
 
+def test_t188_pydantic_models(running: Any) -> None:
+    """In a worker: dicts in, models in the task, dicts out."""
+    order, done = {"number": 4, "due": "2026-02-03"}, {"number": 8, "due": "2026-02-03"}
+    double, strict = running.tasks.double_order, running.tasks.strict_order
+    assert double.delay(order).get(timeout=15) == done
+    assert double.delay(order=order, again=order, plain=order).get(timeout=15) == done
+    assert strict.delay({"number": 4}).get(timeout=15) == {"number": 4}
+    for refused in (double.delay({"number": "four"}), strict.delay({"number": "4"})):
+        with pytest.raises(Exception, match="ValidationError"):
+            refused.get(timeout=15)
+
+
+def test_t188_pydantic_models_here(running: Any) -> None:
+    double = running.tasks.double_order
+    assert double({"number": 4}) == {"number": 8, "due": None}
+    assert double(running.tasks.Order(number=1), None) == {"number": 2, "due": None}
+    assert double.apply(({"number": 4},)).get() == {"number": 8, "due": None}
+
+
 @pytest.mark.parametrize("key", ["options.annotated", "*"])
 def test_t189_annotations(app: Celery, key: str) -> None:
     app.conf.task_annotations = {key: {"rate_limit": "11/s", "acks_late": True}}

@@ -1,14 +1,15 @@
 """A million tasks through one worker: memory must stay flat, in the parent and in the children.
 
-    python tests/soak/soak_million.py [TASKS]
+    python tests/soak/soak_million.py [TASKS] [--broker redis] [--http] [worker's options, such as -E]
 
-Needs a RabbitMQ: PYCELERYC_TEST_AMQP, or the one on the standard port. Samples resident memory after every twentieth
-of the tasks; after the first quarter (caches, allocator) it may grow by at most 2 MiB a process.
+Needs a RabbitMQ or Redis: PYCELERYC_TEST_AMQP or PYCELERYC_TEST_REDIS, the one on the standard port, or a private one. Samples
+resident anonymous memory every second, and with --http asks for /metrics and /readyz each time; after the first quarter (caches,
+allocator) it may grow by at most 2 MiB a process.
 """
 
 from __future__ import annotations
 
-import os
+import argparse
 import subprocess
 import sys
 import time
@@ -16,11 +17,13 @@ import uuid
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks"), str(ROOT / "tests" / "soak")]
 
 import brokers  # noqa: E402  after the path is set
 from fleet import ours  # noqa: E402
-from procs import rss_mib, tree  # noqa: E402
+from procs import tree  # noqa: E402
+from soak_flower import free_port, wait_for  # noqa: E402
+from soak_livez import ask  # noqa: E402
 
 MAX_GROWTH_MIB = 2.0
 STEPS = 20
@@ -39,34 +42,60 @@ result = [first, rss()]
 
 
 def sample(pid: int) -> dict[int, float]:
-    return {each: rss_mib(each) for each in tree(pid)}
+    return {each: own_mib(each) for each in tree(pid)}
 
 
-def done_count(pid: int, queue: str, env: dict[str, str]) -> int:
+def own_mib(pid: int) -> float:
+    """Anonymous memory only: pages of programs and libraries come and go as the kernel likes."""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(lines["RssAnon"].split()[0]) / 1024
+
+
+def left(queue: str, env: dict[str, str]) -> int:
     return int(ours().client(f"result = tasks.app.amqp.producer.size({queue!r}, 10.0)[0]", env))
 
 
+def arguments() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("tasks", nargs="?", type=int, default=1_000_000)
+    parser.add_argument("--broker", choices=["amqp", "redis"], default="amqp")
+    parser.add_argument("--http", action="store_true", help="the worker serves /metrics, and is asked for it")
+    return parser.parse_known_args()
+
+
 def main() -> None:
-    total = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    args, options = arguments()
+    port = free_port() if args.http else 0
+    options += ["--http-address", f"127.0.0.1:{port}"] if port else []
     queue = f"soak-{uuid.uuid4().hex[:8]}"
     side = ours()
-    with brokers.amqp_server() as url:
-        env = side.env(url, None, queue, FLEET_PREFETCH="64", FLEET_LOGLEVEL="ERROR")
-        with side.worker(env) as worker:
+    with (brokers.redis_server if args.broker == "redis" else brokers.amqp_server)() as url:
+        # given back to the kernel at once, what a moment's backlog of events took does not look like a leak
+        env = side.env(url, None, queue, FLEET_PREFETCH="64", FLEET_LOGLEVEL="ERROR", MALLOC_TRIM_THRESHOLD_="65536",
+                       MALLOC_MMAP_THRESHOLD_="65536")
+        with side.worker(env, "-c", "2", *options) as worker:
+            if port:
+                wait_for("ready", lambda: ask(port, "/readyz").startswith(b"HTTP/1.1 200 "))
             code = ("import json, pyceleryc; pyceleryc.install_as_celery(); import fleet_tasks as tasks\n"
-                    + PUBLISH.format(steps=STEPS, count=total // STEPS) + "print(json.dumps(result))")
+                    + PUBLISH.format(steps=STEPS, count=args.tasks // STEPS) + "print(json.dumps(result))")
+            begin = time.monotonic()
             publisher = subprocess.Popen([side.python, "-c", code], env=env, stdout=subprocess.PIPE, text=True)
-            samples = watch(worker.process.pid, publisher, queue, env)
+            samples = watch(worker.process.pid, publisher, queue, env, port)
+            print(f"{args.tasks} tasks in {time.monotonic() - begin:.0f} s")
         side.client(f"tasks.app.amqp.producer.remove({queue!r}, 10.0)\nresult = None", env)
     report(samples, publisher.stdout.read() if publisher.stdout else "")
 
 
-def watch(pid: int, publisher: subprocess.Popen[str], queue: str, env: dict[str, str]) -> list[dict[int, float]]:
+def watch(pid: int, publisher: subprocess.Popen[str], queue: str, env: dict[str, str], port: int) -> list[dict[int, float]]:
     samples = []
-    while publisher.poll() is None or done_count(pid, queue, env):
+    while publisher.poll() is None or left(queue, env):
         samples.append(sample(pid))
-        print({each: f"{mib:.1f} MiB" for each, mib in samples[-1].items()}, flush=True)
-        time.sleep(5)
+        if len(samples) % 10 == 1:
+            print({each: f"{mib:.1f} MiB" for each, mib in samples[-1].items()}, flush=True)
+        for path in ("/metrics", "/readyz") if port else ():
+            assert b" 200 " in ask(port, path).split(b"\r\n")[0], path
+        time.sleep(1)
+    time.sleep(3)
     samples.append(sample(pid))
     return samples
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -18,10 +20,16 @@ def signal() -> Signal:
 
 
 @pytest.mark.parametrize('name', signals.__all__)
-def test_all_signals_exist_and_nobody_listens(name: str) -> None:
+def test_all_signals_exist(name: str) -> None:
     assert isinstance(getattr(signals, name), Signal)
     assert getattr(signals, name).name == name
-    assert not getattr(signals, name).receivers
+
+
+def test_nobody_listens() -> None:
+    """Nothing is paid for signals by who does not use them."""
+    code = 'from pyceleryc import Celery, signals; Celery("a", broker="memory://").finalize()\n' \
+           'print([name for name in signals.__all__ if getattr(signals, name).receivers])'
+    assert subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE, check=True, text=True).stdout.strip() == '[]'
 
 
 def test_decorators_and_call(signal: Signal) -> None:

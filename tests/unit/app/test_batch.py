@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import threading
+from datetime import datetime
 from typing import Any
 
 import pytest
 from kombu.exceptions import EncodeError, OperationalError
 
+from pyceleryc.canvas.bulk import PlainGroup
 from pyceleryc import Celery, chain, chord, group, signals
 
 
@@ -179,10 +181,23 @@ def test_the_short_way_sends_what_the_long_way_sends(app: Any) -> None:
     add, total = app.tasks['add'], app.tasks['total']
     for send in (lambda: group(add.s(n, y=1) for n in range(3)).apply_async(),
                  lambda: group(add.s(1), add.si(2)).apply_async((9,)),
-                 lambda: chord([add.s(n) for n in range(3)])(total.s())):
+                 lambda: chord([add.s(n) for n in range(3)])(total.s()),
+                 lambda: group(add.s(n).set(priority=n, time_limit=9) for n in range(3)).apply_async(),
+                 lambda: group(add.s(1).set(link=total.s()), add.s(2).set(link_error=[total.s(), total.si(1)])).apply_async(),
+                 lambda: group(add.s(1).set(eta=datetime(2050, 1, 1), expires=datetime(2050, 1, 2)), add.s(2)).apply_async(),
+                 lambda: chord([add.s(n).set(link=total.s(), priority=3) for n in range(2)])(total.s()),
+                 lambda: group(add.s(1).set(queue=app.conf.task_default_queue, countdown=None), add.s(2)).apply_async()):
         short, long = plain_and_general(app, send)
         assert len(short) == len(long) >= 2
         assert without_ids(short) == without_ids(long)
+
+
+def test_which_groups_take_the_short_way(app: Any) -> None:
+    add = app.tasks['add']
+    for options in ({}, {'link': add.s()}, {'priority': 3}, {'countdown': 3}, {'queue': app.conf.task_default_queue}):
+        assert PlainGroup.of(app, [add.s(1).set(**options)], {}, ()) is not None
+    for options in ({'serializer': 'pickle'}, {'headers': {'a': 1}}, {'task_id': 'x'}, {'stamped_headers': ['a'], 'a': 1}):
+        assert PlainGroup.of(app, [add.s(1).set(**options)], {}, ()) is None
 
 
 def test_members_of_one_group(app: Any) -> None:

@@ -99,7 +99,7 @@ def test_replies(app: Celery) -> None:
 
 
 def test_a_broker_that_cannot() -> None:
-    app = Celery("control", broker="sqlite:///q.db", set_as_current=False)
+    app = Celery("control", broker="sqla+sqlite:///q.db", set_as_current=False)
     with pytest.raises(ImproperlyConfigured, match="Use RabbitMQ or Redis"):
         app.control.revoke("a")
     app.close()
@@ -219,8 +219,7 @@ def test_state_file(tmp_path: Path, app: Celery) -> None:
 def test_state_file_with_something_else(tmp_path: Path) -> None:
     path = str(tmp_path / "state")
     kept = worker_state.Persistent(Revoked(), path)
-    kept.db["zrevoked"] = zlib.compress(pickle.dumps(Path("x"), protocol=2))
-    kept.close()
+    kept.file.write({"zrevoked": pickle.dumps(zlib.compress(pickle.dumps(Path("x"), protocol=2)), protocol=2)})
     with pytest.raises(pickle.UnpicklingError, match="has no business in a state file"):
         worker_state.Persistent(Revoked(), path)
 

@@ -77,9 +77,3 @@ def test_tls_checks_certificates_unless_told_otherwise() -> None:
     assert config("rediss://h", broker_use_ssl=settings)["ssl"] == {
         "ca_file": "ca.pem", "cert_file": "c.pem", "key_file": "k.pem", "verify": True}
     assert "ssl" not in config("redis://h")
-
-
-def test_rpc_results_are_refused() -> None:
-    app = Celery("test", set_as_current=False, broker="redis://h", backend="rpc://")
-    with pytest.raises(ImproperlyConfigured, match="set another result_backend"):
-        app.backend.client_config()

@@ -18,6 +18,8 @@ from pyceleryc.app.context import Context
 from pyceleryc.backends.base import BaseBackend, Backend, BaseDictBackend, BaseKeyValueStoreBackend, DisabledBackend, KeyValueStoreBackend
 from pyceleryc.backends.cache import CacheBackend
 from pyceleryc.backends.redis import RedisBackend
+from pyceleryc.backends.remote import pauses
+from pyceleryc.backends.replies import ReplyClient
 from pyceleryc.backends.rpc import RPCBackend
 from pyceleryc.backends.sqlite import SQLiteBackend
 from pyceleryc.exceptions import BackendGetMetaError, BackendStoreError, ChordError, ImproperlyConfigured, SecurityError
@@ -109,6 +111,20 @@ def test_names() -> None:
     assert issubclass(RedisBackend, BaseKeyValueStoreBackend) and issubclass(KeyValueStoreBackend, Backend)
 
 
+def test_stores_that_encode_to_objects(make_app: Callable[..., Celery]) -> None:
+    """django-celery-results keeps tuples in its cache."""
+    class Objects(DictBackend):
+        def encode(self, data: Any) -> Any:
+            return self._encode(data)
+
+        def decode(self, payload: Any) -> Any:
+            return super().decode(payload[2])
+
+    app = make_app(Objects)
+    app.backend.store_result("id", {"a": 1}, states.SUCCESS)
+    assert app.AsyncResult("id").get(timeout=5) == {"a": 1}
+
+
 # --- configuration ---
 
 
@@ -140,7 +156,7 @@ def test_redis_settings(make_app: Callable[..., Celery]) -> None:
     assert (config["host"], config["port"], config["db"], config["password"], config["expires"]) == ("h", 5, 6, "p", 60.0)
     assert config["key_prefix"] == "a_"
     assert app.backend.get_key_for_task("id") == "a_celery-task-meta-id"
-    assert list(app.backend._pauses()) == [0]
+    assert list(pauses(app.backend.retry_policy)) == [0]
 
 
 def test_no_redis(make_app: Callable[..., Celery]) -> None:
@@ -164,8 +180,11 @@ def test_rpc_follows_the_broker(tmp_path: Any) -> None:
     assert config("amqp://h")["scheme"] == "rpc" and config("amqp://h")["broker"]["host"] == "h"
     assert config("memory://")["scheme"] == "memory"
     assert config("sqlite:///q.db")["path"] == "q.db"
-    with pytest.raises(ImproperlyConfigured, match="needs an amqp"):
-        config("filesystem://")
+    for broker in ("filesystem://", "redis://h", "sqla+sqlite:///q.db"):
+        backend = Celery("t", broker=broker, backend="rpc://", set_as_current=False).backend
+        assert isinstance(backend.core, ReplyClient) and backend.core_config() is None
+        with pytest.raises(ImproperlyConfigured, match="by kombu"):
+            backend.client_config()
 
 
 def test_clients_are_shared(make_app: Callable[..., Celery]) -> None:

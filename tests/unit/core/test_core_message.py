@@ -106,12 +106,17 @@ def test_any_mapping_will_do(producer: Any) -> None:
     assert producer.get("q", None)[2] == {"app_id": "x"}
 
 
-@pytest.mark.parametrize("bad, error", [({1: 2}, TypeError), ({"a": object()}, TypeError), ({"a": 2**64}, OverflowError),
-                                        (None, TypeError), ([1], (TypeError, ValueError)), ({"a": "\ud800"}, UnicodeEncodeError)])
+@pytest.mark.parametrize("bad, error", [({1: 2}, TypeError), ({"a": object()}, TypeError), (None, TypeError),
+                                        ([1], (TypeError, ValueError))])
 def test_headers_that_cannot_be_sent(producer: Any, bad: Any, error: Any) -> None:
     with pytest.raises(error):
         producer.publish("", "q", b"", bad, {}, False, None, None)
     assert producer.size("q", None)[0] == 0
+
+
+@pytest.mark.parametrize("value", [2**64, -(10**40), "\ud800"])
+def test_what_only_json_can_say_travels(producer: Any, value: Any) -> None:
+    assert travel(producer, headers={"a": value})[1] == {"a": value}
 
 
 def test_headers_nested_without_end(producer: Any) -> None:

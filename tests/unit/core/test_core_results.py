@@ -88,7 +88,7 @@ def test_wait_in_vain(results: _core.Results, id: str, timeout: float) -> None:
     start = time.monotonic()
     with pytest.raises(_core.Timeout) as caught:
         results.wait(id, timeout)
-    assert timeout <= time.monotonic() - start < timeout + 1.0
+    assert timeout <= time.monotonic() - start < timeout + 10
     assert isinstance(caught.value, TimeoutError)
 
 
@@ -101,7 +101,7 @@ def test_signal_handlers_run_while_waiting(results: _core.Results, id: str) -> N
         with pytest.raises(_core.Timeout):
             results.wait(id, 0.7)
         assert seen == [signal.SIGUSR1]
-        assert 0.7 <= time.monotonic() - start < 1.7
+        assert 0.7 <= time.monotonic() - start < 10
     finally:
         signal.signal(signal.SIGUSR1, before)
 

@@ -21,8 +21,15 @@ class Relay:
         self.accepted = 0
         self._listener: socket.socket | None = None
         self._ends: list[socket.socket] = []
+        self._passes = threading.Event()
+        self._passes.set()
+
+    def hold(self) -> None:
+        """Pass nothing on any more, in either direction, until the connections are cut."""
+        self._passes.clear()
 
     def open(self) -> None:
+        self._passes.set()
         self._listener = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
@@ -36,7 +43,7 @@ class Relay:
             broker = socket.create_connection(self.target)
             self._ends += [client, broker]
             for source, sink in ((client, broker), (broker, client)):
-                threading.Thread(target=copy, args=(source, sink), daemon=True).start()
+                threading.Thread(target=copy, args=(source, sink, self._passes), daemon=True).start()
 
     def cut(self) -> None:
         """Break all connections and refuse new ones, as a broker does that was killed."""
@@ -55,9 +62,11 @@ class Relay:
                 end.close()
 
 
-def copy(source: socket.socket, sink: socket.socket) -> None:
+def copy(source: socket.socket, sink: socket.socket, passes: threading.Event) -> None:
     try:
         while data := source.recv(65536):
+            if not passes.is_set():
+                continue
             sink.sendall(data)
         sink.shutdown(socket.SHUT_WR)
     except OSError:

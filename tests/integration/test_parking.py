@@ -1,0 +1,55 @@
+"""Far ETAs wait in RabbitMQ, not in the worker (DESIGN D10): nothing of that is lost when worker or broker die."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from brokers import private_rabbitmq
+from fleet import Worker, ours
+
+TASKS = 300
+PARKED = """
+import time
+due = time.time() + 4
+for number in range(300):
+    tasks.late.apply_async((number,), countdown=4)
+tasks.app.amqp.producer.flush(30.0)
+result = due
+"""
+
+
+def wait_all(marks: Path) -> Counter[str]:
+    deadline = time.monotonic() + 40
+    while len(seen := Counter(marks.read_text().split())) < TASKS:
+        assert time.monotonic() < deadline, f"only {len(seen)} of {TASKS} tasks ran"
+        time.sleep(0.1)
+    return seen
+
+
+@pytest.mark.limit(120)
+def test_worker_and_broker_killed_while_tasks_are_parked(tmp_path: Path, unique: Callable[[str], str]) -> None:
+    side, marks = ours(), tmp_path / "marks"
+    marks.touch()
+    with private_rabbitmq() as server:
+        env = side.env(server.url, None, unique("park"), FLEET_MARKS=str(marks),
+                       FLEET_SETTINGS=json.dumps({"worker_park_eta_after": 0.5}))
+        first = Worker(side, env)
+        first.wait_ready()
+        due = side.client(PARKED, env)
+        first.kill_group()  # whatever it is doing: taking in, parking, settling
+        first.end()
+        with side.worker(env) as worker:
+            server.kill()
+            server.start()
+            seen = wait_all(marks)
+            assert time.time() >= due
+            log = worker.text()
+    # more than once only what was between copy and ack when one of them died
+    assert sum(seen.values()) <= 2 * TASKS
+    assert "held here" not in log

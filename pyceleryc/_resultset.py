@@ -3,13 +3,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from kombu.utils.uuid import uuid
 
 from pyceleryc import states
-from pyceleryc._state import _set_task_join_will_block, app_or_default, task_join_will_block
+from pyceleryc._state import app_or_default, joining, task_join_will_block
 from pyceleryc.exceptions import ImproperlyConfigured, TimeoutError
 
 __all__ = (
@@ -31,24 +30,14 @@ def assert_will_not_block() -> None:
         raise RuntimeError(WOULD_BLOCK)
 
 
-@contextmanager
-def _joining(blocks: bool) -> Iterator[None]:
-    before = task_join_will_block()
-    _set_task_join_will_block(blocks)
-    try:
-        yield
-    finally:
-        _set_task_join_will_block(before)
-
-
 def allow_join_result() -> Any:
     """Return a context manager in which ``get()`` works inside a task."""
-    return _joining(False)
+    return joining(False)
 
 
 def denied_join_result() -> Any:
     """Return a context manager in which ``get()`` raises RuntimeError."""
-    return _joining(True)
+    return joining(True)
 
 
 class ResultBase:

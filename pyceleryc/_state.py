@@ -6,7 +6,8 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pyceleryc.local import Proxy
@@ -27,6 +28,8 @@ _task_stack = LocalStack()
 
 class _TLS(threading.local):
     current_app: Any = None
+    #: What this thread says about itself; None: as the process.
+    join_will_block: bool | None = None
 
 
 _tls = _TLS()
@@ -59,8 +62,19 @@ def _set_task_join_will_block(blocks: bool) -> None:
 
 
 def task_join_will_block() -> bool:
-    """Tell whether waiting for a result here would block a worker process."""
-    return _task_join_will_block
+    """Tell whether waiting for a result here would block a worker."""
+    own = _tls.join_will_block
+    return _task_join_will_block if own is None else own
+
+
+@contextmanager
+def joining(blocks: bool | None) -> Iterator[None]:
+    """Let that be so in the block, for this thread only; None leaves it to the process."""
+    before, _tls.join_will_block = _tls.join_will_block, blocks
+    try:
+        yield
+    finally:
+        _tls.join_will_block = before
 
 
 # -- the broker of memory:// --------------------------------------------------------

@@ -79,6 +79,9 @@ class Machine(Steering):
     (most, fewest) processes; `http_address`, HOST:PORT for probes and metrics; `consumer`, the object that signals name as their sender, with the steps.
     """
 
+    #: Is result.get() an error in the tasks of this worker (T-341)?  Workers of tests allow it.
+    joins_block = True
+
     def __init__(self, app: Celery, hostname: str, consumer: Any, *, pool: str = "prefork", concurrency: int | None = None,
                  queues: Iterable[Queue] | None = None, prefetch_multiplier: int | None = None,
                  max_tasks_per_child: int | None = None, max_memory_per_child: int | None = None,
@@ -218,7 +221,9 @@ class Machine(Steering):
 
         Raises OperationalError when the broker refuses this worker, or can't be reached and retries are off or used up.
         """
-        with _Wakeup(self.core):
+        # The tasks of this pool run right here; those of other pools in threads and processes that say so themselves.
+        solo = self.joins_block if self.pool == "solo" else None
+        with _state.joining(solo), _Wakeup(self.core):
             try:
                 self.core.run()
             except _core.CoreError as exc:
@@ -513,7 +518,11 @@ class MachineHooks:
             pool_log.error("Process %r pid:%d exited with %r", _child_name(index), pid, how)
 
     def start_thread(self, run: Callable[[], None], index: int) -> None:
-        threading.Thread(target=run, name=f"ThreadPoolExecutor-0_{index}", daemon=True).start()
+        def run_tasks() -> None:
+            with _state.joining(self.machine.joins_block):
+                run()
+
+        threading.Thread(target=run_tasks, name=f"ThreadPoolExecutor-0_{index}", daemon=True).start()
 
     def child_start(self, index: int) -> int:
         """In a new process of the prefork pool, before its first task."""

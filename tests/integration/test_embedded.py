@@ -95,3 +95,19 @@ def test_stop_finishes_what_runs(app: Celery) -> None:
         result = app.tasks["embedded.nap"].delay(0.6)
         time.sleep(0.2)
     assert result.get(timeout=30).startswith("ThreadPool")
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_waiting_in_a_task_is_an_error(pool: str) -> None:
+    """T-341: a solo worker would wait for itself, for ever. The program around the worker may wait."""
+    app = make_app("memory://", "cache+memory://", "joins")
+
+    @app.task(name="embedded.waits")
+    def waits() -> int:
+        return int(app.send_task("embedded.add", (1, 2)).get(timeout=3))
+
+    with embedded(app, pool=pool, concurrency=2):
+        with pytest.raises(RuntimeError, match="Never call result.get"):
+            waits.delay().get(timeout=20)
+        assert app.tasks["embedded.add"].delay(1, 2).get(timeout=20) == 3
+    app.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -101,6 +102,25 @@ def test_no_waiting_in_tasks(app: Celery, done: Callable[..., AsyncResult]) -> N
             assert result.get() == 1
         with pytest.raises(RuntimeError):
             result.get()
+    assert result.get() == 1
+
+
+def test_denied_in_one_thread_only(app: Celery, done: Callable[..., AsyncResult]) -> None:
+    """An eager task in one thread of a web server does not concern requests in others, whoever ends first."""
+    result, entered, leave = done(1), threading.Event(), threading.Event()
+
+    def eager() -> None:
+        with denied_join_result():
+            entered.set()
+            assert leave.wait(10)
+
+    thread = threading.Thread(target=eager)
+    thread.start()
+    assert entered.wait(10)
+    assert result.get() == 1
+    with denied_join_result():
+        leave.set()
+        thread.join(10)
     assert result.get() == 1
 
 

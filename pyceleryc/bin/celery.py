@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 import traceback
 import warnings
-from difflib import get_close_matches
+from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points
 from importlib.metadata import version as package_version
 from collections.abc import Callable
@@ -15,27 +15,16 @@ import click
 from pyceleryc import SERIES, __version__
 from pyceleryc._state import get_current_app
 from pyceleryc.app.utils import find_app, find_app_error
-from pyceleryc.bin.amqp import amqp
 from pyceleryc.bin.base import CeleryOption, CLIContext, end_on_signals, working_directory
-from pyceleryc.bin.beat import beat
-from pyceleryc.bin.call import call
-from pyceleryc.bin.control import control, inspect, status
-from pyceleryc.bin.events import events
-from pyceleryc.bin.graph import graph
-from pyceleryc.bin.list import list_
-from pyceleryc.bin.logtool import logtool
-from pyceleryc.bin.migrate import migrate
-from pyceleryc.bin.multi import multi
-from pyceleryc.bin.ping import ping
-from pyceleryc.bin.purge import purge
-from pyceleryc.bin.report import report
-from pyceleryc.bin.result import result
-from pyceleryc.bin.shell import shell
-from pyceleryc.bin.upgrade import upgrade
-from pyceleryc.bin.worker import worker
 
 __all__ = ('main', 'celery')
 
+#: The commands, and the modules that have them: each is imported when it is wanted, for most of them are slow to load.
+_COMMANDS = {
+    'amqp': 'amqp', 'beat': 'beat', 'call': 'call', 'control': 'control', 'events': 'events', 'graph': 'graph', 'inspect': 'control',
+    'list': 'list:list_', 'logtool': 'logtool', 'migrate': 'migrate', 'multi': 'multi', 'ping': 'ping', 'purge': 'purge',
+    'report': 'report', 'result': 'result', 'shell': 'shell', 'status': 'control:status', 'upgrade': 'upgrade', 'worker': 'worker',
+}
 #: Other packages add commands under this name, Flower for example.
 PLUGINS = 'celery.commands'
 #: Global options that the settings read from the environment, children included.
@@ -55,21 +44,31 @@ class CommandGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
-        return sorted({*super().list_commands(ctx), *(plugin.name for plugin in _plugins())})
+        return sorted({*_COMMANDS, *super().list_commands(ctx), *(plugin.name for plugin in _plugins())})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command called *cmd_name*, ours or another package's."""
-        return super().get_command(ctx, cmd_name) or _plugin(cmd_name)
+        return super().get_command(ctx, cmd_name) or _own(cmd_name) or _plugin(cmd_name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command; suggest another if there is none of that name."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as exc:
+            from difflib import get_close_matches  # slow to load
+
             close = get_close_matches(args[0], self.list_commands(ctx), 3, 0.6)
             if close:
                 exc.message = f"No such command {args[0]!r}.\n\nDid you mean {' or '.join(close)}?"  # type: ignore[misc]
             raise
+
+
+def _own(name: str) -> click.Command | None:
+    if name not in _COMMANDS:
+        return None
+    module, _, attribute = _COMMANDS[name].partition(':')
+    found: click.Command = getattr(import_module(f'pyceleryc.bin.{module}'), attribute or name)
+    return found
 
 
 def _plugins() -> list[EntryPoint]:
@@ -155,8 +154,3 @@ def main(ctx: click.Context, app: str | None, workdir: str | None, no_color: boo
 
 
 celery = main
-for _command in (
-    amqp, beat, call, control, events, graph, inspect, list_, logtool, migrate, multi, ping, purge, report, result, shell, status, upgrade,
-    worker,
-):
-    main.add_command(_command)

@@ -334,6 +334,12 @@ class CoreBackend(Backend):
         if self.reads_many and on_message is None:
             yield from self._read_as_they_come(waiting, deadline, interval, on_interval)
             return
+        yield from self._gather(waiting, deadline, interval, on_message, on_interval)
+
+    def _gather(
+        self, waiting: dict[str, Any], deadline: float | None, interval: float, on_message: Any, on_interval: Any,
+    ) -> Iterator[tuple[str, Any]]:
+        """Do the work of :meth:`get_many` where documents arrive one by one: look at all, again and again."""
         self.core.results.watch_many(waiting)
         reread = time.monotonic() + REREAD
         while waiting:

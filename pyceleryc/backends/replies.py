@@ -16,6 +16,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 from kombu import Consumer, Exchange, Queue
@@ -31,6 +32,8 @@ logger = logging.getLogger('celery.backends')
 
 #: Most results that are kept though nobody asks for them; most documents of one task that nobody has read.
 UNWATCHED_MAX, UNREAD_MAX = 10_000, 1000
+#: Most documents that :meth:`Inbox.arrivals` remembers.
+ARRIVALS_MAX = 10_000
 #: Seconds between two questions to a broker that must be asked: at least; while somebody waits; else.
 ASK_MIN, ASK_WAITING, ASK_IDLE = 0.01, 0.1, 1.0
 #: Seconds for which a wait counts; it is renewed before.
@@ -78,12 +81,16 @@ class Inbox:
         self._changed = threading.Condition(threading.RLock())
         self._entries: dict[str, _Entry] = {}
         self._unwatched: dict[str, None] = {}  # oldest first
+        self._last: deque[str] = deque(maxlen=ARRIVALS_MAX)  # tasks of the newest documents
+        self._count = 0  # of all documents
 
     def put(self, task_id: str, document: bytes) -> None:
         """Add a document."""
         with self._changed:
             entry = self._entries.setdefault(task_id, _Entry())
             entry.put(document)
+            self._last.append(task_id)
+            self._count += 1
             if not entry.watched:
                 self._set_unwatched(task_id)
             self._changed.notify_all()
@@ -93,6 +100,19 @@ class Inbox:
         with self._changed:
             entry = self._entries.get(task_id)
             return entry.documents[-1] if entry is not None and entry.documents else None
+
+    def arrivals(self, seen: int, deadline: float) -> tuple[int, list[str] | None]:
+        """Wait until more than *seen* documents have come; return how many have, and the tasks of those that are new.
+
+        Instead of more than are remembered it tells None: any may have come. Who waits for many looks at these only.
+        """
+        with self._changed:
+            while self._count <= seen and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(left)
+            new = self._count - seen
+            if new > len(self._last):
+                return self._count, None
+            return self._count, list(islice(reversed(self._last), new))[::-1]
 
     def watch(self, task_id: str) -> None:
         """Keep documents of this task until :meth:`unwatch`."""
@@ -330,10 +350,29 @@ class Replies:
             self.receiver.look()
             document = self._inbox.peek(task_id)
         if document is None:
-            trouble = self.receiver.trouble()
-            if trouble is not None:
-                raise StoreUnreachable(f'Results cannot be received: {trouble}')
+            self._check()
         return document
+
+    def _check(self) -> None:
+        trouble = self.receiver.trouble()
+        if trouble is not None:
+            raise StoreUnreachable(f'Results cannot be received: {trouble}')
+
+    def peek(self, task_id: str) -> bytes | None:
+        """Return the newest document that has arrived here; None if there is none."""
+        return self._inbox.peek(task_id)
+
+    def arrivals(self, seen: int, seconds: float) -> tuple[int, list[str] | None]:
+        """Do as :meth:`Inbox.arrivals` says, for at most *seconds*.
+
+        :raises StoreUnreachable: nothing came, and the broker cannot be reached.
+        """
+        self.receiver.hurry()
+        count, tasks = self._inbox.arrivals(seen, time.monotonic() + seconds)
+        if count == seen:
+            self.receiver.look()
+            self._check()
+        return count, tasks
 
     def watch(self, task_id: str) -> None:
         """Keep the documents of a task that will be sent."""

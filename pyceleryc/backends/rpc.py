@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -9,7 +11,7 @@ from kombu.exceptions import OperationalError
 from kombu.utils.objects import cached_property
 
 from pyceleryc.app.drivers import scheme_of
-from pyceleryc.backends.core import Client, CoreBackend
+from pyceleryc.backends.core import REREAD, Client, CoreBackend
 from pyceleryc.backends.remote import Remote
 from pyceleryc.backends.replies import ReplyClient
 from pyceleryc.exceptions import ImproperlyConfigured
@@ -117,6 +119,44 @@ class RPCBackend(Remote, CoreBackend):
         with contextlib.suppress(OSError):  # the result is there, which is what counts
             self._server.redis.run(
                 [['PEXPIRE', config.get('key_prefix', '') + reply_to, int(self.expires * 1000)]], False, None)
+
+    # -- waiting for many -------------------------------------------------------------------------
+
+    def _gather(
+        self, waiting: dict[str, Any], deadline: float | None, interval: float, on_message: Any, on_interval: Any,
+    ) -> Iterator[tuple[str, Any]]:
+        if self.broker is not None:
+            yield from super()._gather(waiting, deadline, interval, on_message, on_interval)
+            return
+        replies = self.core.results
+        pause = REREAD if on_interval is None else interval
+        replies.watch_many(waiting)
+        arrived: list[str] | None = None
+        seen = replies.arrivals(0, 0)[0]
+        while waiting:
+            for task_id in list(waiting) if arrived is None else arrived:
+                meta = self._ready_meta(task_id, on_message) if task_id in waiting else None
+                if meta is not None:
+                    del waiting[task_id]
+                    yield task_id, meta
+            left = pause if deadline is None else min(pause, deadline - time.monotonic())
+            if waiting and left <= 0:
+                raise self.TimeoutError('The operation timed out.')
+            if waiting:
+                seen, arrived = self.call(replies.arrivals, seen, left)
+            if waiting and on_interval is not None:
+                on_interval()
+
+    def _ready_meta(self, task_id: str, on_message: Any) -> Any:
+        """Return the meta dict of a task that is ready; else None."""
+        document = self.core.results.peek(task_id)
+        if document is None:
+            return None
+        meta = self._arrived(task_id, 0, on_message)
+        if meta is not None:
+            return meta
+        meta = self.decode_result(document)  # somebody has read it before
+        return self._remember(task_id, meta) if meta['status'] in self.READY_STATES else None
 
     @property
     def reply_to(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 
@@ -14,6 +15,7 @@ from pyceleryc.app.context import Context
 from pyceleryc.backends import replies
 from pyceleryc.backends.errors import StoreUnreachable
 from pyceleryc.backends.replies import Inbox
+from pyceleryc.exceptions import TimeoutError
 
 
 def test_documents_are_read_in_order_and_the_newest_stays() -> None:
@@ -56,6 +58,75 @@ def test_all_who_wait_get_it() -> None:
     for thread in threads:
         thread.join()
     assert got == [b"x"] * 4
+
+
+def test_what_arrived_is_told_once() -> None:
+    inbox = Inbox()
+    assert inbox.arrivals(0, time.monotonic()) == (0, [])
+    for number in range(3):
+        inbox.put(str(number), b"x")
+    assert inbox.arrivals(1, time.monotonic()) == (3, ["1", "2"])
+    assert inbox.arrivals(3, time.monotonic() + 0.01) == (3, [])
+    for number in range(replies.ARRIVALS_MAX + 1):
+        inbox.put("0", b"y")
+    assert inbox.arrivals(3, time.monotonic()) == (replies.ARRIVALS_MAX + 4, None)
+
+
+def test_waiting_for_many_looks_at_what_arrived_only() -> None:
+    """A look at all of them whenever one arrives would be work without end."""
+    with private_redis() as server:
+        app = Celery("t", broker=server.url, backend="rpc://", set_as_current=False)
+        inbox, seen = app.backend.core.results._inbox, []
+
+        def deliver(ids: list[str], pause: float) -> None:
+            for number, task_id in reversed([*enumerate(ids)]):  # what is looked for first comes last
+                inbox.put(task_id, document(task_id, states.STARTED, None))
+                inbox.put(task_id, document(task_id, states.SUCCESS, number))
+                if number % 30 == 0:
+                    time.sleep(pause)
+
+        def get(ids: list[str]) -> float:
+            began = time.thread_time()
+            got = {task_id: meta["result"] for task_id, meta in app.backend.get_many(
+                ids, timeout=60, on_message=lambda meta: seen.append(meta["status"]))}
+            assert got == {task_id: number for number, task_id in enumerate(ids)}
+            return time.thread_time() - began
+
+        there, to_come = ([f"{name}-{number}" for number in range(3000)] for name in ("there", "to-come"))
+        for task_id in there:
+            inbox.watch(task_id)
+        deliver(there, 0)
+        at_once = get(there)
+        thread = threading.Thread(target=deliver, args=(to_come, 0.03))
+        thread.start()
+        assert get(to_come) < 3 * at_once
+        thread.join()
+        assert seen == [states.STARTED, states.SUCCESS] * 6000
+        # What was read before is ready all the same.
+        assert dict(app.backend.get_many(there[:2], timeout=10))[there[1]]["result"] == 1
+        app.backend.core.close()
+
+
+def test_waiting_for_many_ends_with_an_error() -> None:
+    with private_redis() as server:
+        app = Celery("t", broker=server.url, backend="rpc://", set_as_current=False)
+        calls = []
+        with pytest.raises(TimeoutError):
+            list(app.backend.get_many(["1", "2"], timeout=0.3, interval=0.1, on_interval=lambda: calls.append(1)))
+        assert 2 <= len(calls) <= 4
+        server.kill()
+        receiver = app.backend.core.results.receiver
+        deadline = time.monotonic() + 10
+        while receiver.failure is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        receiver._failed -= replies.PATIENCE
+        with pytest.raises(StoreUnreachable, match="cannot be received"):
+            list(app.backend.get_many(["1", "2"], timeout=20, interval=0.1, on_interval=lambda: None))
+        app.backend.core.close()
+
+
+def document(task_id: str, state: str, value: int | None) -> bytes:
+    return json.dumps({"task_id": task_id, "status": state, "result": value, "traceback": None, "children": []}).encode()
 
 
 def test_a_wait_outlasts_a_broker_that_is_away() -> None:

@@ -132,6 +132,9 @@ nap(pc_sqlite_lock *lock, uint32_t turn, int64_t ns)
 int
 pc_sqlite_lock_take(pc_sqlite_lock *lock, pc_mono deadline, pc_err *err)
 {
+    if (lock->fd < 0 && reopen(lock, err) < 0) {  // it failed the last time, too
+        return -1;
+    }
     for (;;) {
         // read before the try: an unlock in between changes it, and the nap ends at once
         uint32_t turn = atomic_load(&lock->turnstile->turn);

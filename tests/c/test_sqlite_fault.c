@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "harness.h"
@@ -94,6 +95,25 @@ test_sqlite_removed_leases(void)
     PC_ASSERT(sq_turn_until(self, &self->got, 2, 3000));
     PC_ASSERT(self->redelivered[1]);
     sq_end_rig(self);
+    sq_end_producer(producer);
+}
+
+/* Somebody cleaned up, and for a while no other lock file can be made. */
+void
+test_sqlite_lock_file_cannot_be_made(void)
+{
+    pc_err err = {0};
+    pc_producer *producer = sq_make_producer();
+    sq_send_numbers(producer, 1, 2);
+    PC_ASSERT_INT(unlink(SQ_DB "-lock"), 0);
+    PC_ASSERT_INT(mkdir(SQ_DB "-lock", 0755), 0);
+    for (int i = 0; i < 2; i++) {
+        PC_ASSERT_INT(sq_send_with(producer, "q", "2", -1, 0, &err), -1);
+        PC_ASSERT(err.code == PC_EIO && strstr(err.msg, SQ_DB "-lock") != NULL, "%d %s", err.code, err.msg);
+    }
+    PC_ASSERT_INT(rmdir(SQ_DB "-lock"), 0);
+    sq_send_numbers(producer, 2, 3);
+    PC_ASSERT_INT(sq_ready_in(producer, "q"), 2);
     sq_end_producer(producer);
 }
 

@@ -166,10 +166,11 @@ fill_transaction(pc_sqlite_source *self, unsigned *woken, pc_err *err)
                : 0;
 }
 
+/* None while paused: what falls due then is for others, and would find us idle over and over. */
 void
 pc_sqlite_source_set_due_timer(pc_sqlite_source *self)
 {
-    if (self->next_due <= 0) {
+    if (self->next_due <= 0 || self->paused) {
         pc_loop_clear_timer(self->loop, &self->due);
         return;
     }

@@ -102,6 +102,30 @@ test_sqlite_due_waits(void)
     sq_end_producer(producer);
 }
 
+/* What falls due while the source takes nothing must not keep the loop awake. */
+void
+test_sqlite_due_does_not_disturb_a_pause(void)
+{
+    pc_producer *producer = sq_make_producer();
+    sq_rig *self = sq_start_rig(1);
+    PC_ASSERT_INT(sq_send_with(producer, "q", "1", -1, 100, NULL), 0);
+    sq_turn_for(self, 50);
+    PC_ASSERT_INT(sq_in->pause(self->source, NULL), 0);
+    sq_turn_for(self, 100);
+    int turns = 0;
+    for (pc_mono end = sq_after_ms(200); pc_mono_now().ns < end.ns; turns++) {
+        PC_ASSERT(pc_loop_step(self->loop, end, NULL) >= 0);
+    }
+    PC_ASSERT(turns < 20, "%d turns", turns);
+    PC_ASSERT_INT(self->got, 0);
+    sq_end_rig(self);
+    PC_ASSERT_INT(sq_ready_in(producer, "q"), 0);  // nobody was there to wake it
+    self = sq_start_rig(1);
+    PC_ASSERT(sq_turn_until(self, &self->got, 1, 1000));
+    sq_end_rig(self);
+    sq_end_producer(producer);
+}
+
 void
 test_sqlite_prefetch_limits(void)
 {

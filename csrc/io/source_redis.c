@@ -48,6 +48,7 @@ disconnect(source *src)
     pc_loop_clear_timer(src->loop, &src->tick);
     src->is_up = src->looking = src->tracking = false;
     src->held = src->nclaims = src->wanted = 0;
+    src->depth_of = 0;  // its answer went with the connection
     src->epoch = src->epoch % 0xFFFF + 1;
 }
 

@@ -58,6 +58,15 @@ on_cancelled(void *ctx, const char *queue)
 }
 
 static void
+on_depth(void *ctx, const char *queue, uint64_t messages)
+{
+    redis_sink *sink = ctx;
+    (void)queue;
+    sink->depths++;
+    sink->depth = messages;
+}
+
+static void
 on_log(void *ctx, pc_level level, const char *text, size_t len)
 {
     redis_sink *sink = ctx;
@@ -72,7 +81,7 @@ redis_sink_new(const pc_broker_config *config)
     redis_sink *sink = pc_zalloc(sizeof *sink);
     PC_ASSERT(sink != NULL);
     pc_source_hooks hooks = {.message = on_message, .up = on_up, .down = on_down,
-                             .cancelled = on_cancelled, .ctx = sink};
+                             .cancelled = on_cancelled, .ctx = sink, .depth = on_depth};
     sink->door = (pc_log){PC_WARNING, on_log, sink};
     sink->loop = pc_loop_new(&err);
     PC_ASSERT(sink->loop != NULL, "%s", err.msg);

@@ -20,6 +20,8 @@ typedef struct redis_sink {
     char log[300];  // the last
     bool hold;   // else acknowledged at once
     pc_err why;
+    int depths;  // how often look() was answered
+    uint64_t depth;  // the last answer
     uint64_t tags[REDIS_SINK_MAX];
     char bodies[REDIS_SINK_MAX][24];
     pc_log door;

@@ -622,6 +622,35 @@ test_redis_source_reports_a_read_only_server(void)
     end_world(&w);
 }
 
+/* The answer never comes, since we hang up over the refusal of something else. */
+void
+test_redis_source_looks_again_after_a_question_was_lost(void)
+{
+    world w = make_world(true);
+    redis_sink_publish(w.producer, "", "q", 0, 0, 1);
+    redis_sink *sink = redis_sink_new(&w.config);
+    sink->hold = true;
+    redis_sink_start(sink, "q", 1);
+    redis_sink_until(sink, &sink->count, 1);
+    pc_reply_free(redis_rig_do(&w.rig, "REPLICAOF 127.0.0.1 1"));
+    redis_sink_settle(sink, 0, PC_ACK);
+    int wait_ms = pc_loop_prepare(sink->loop, redis_rig_in(1));  // the ack leaves
+    sink->source->ops->look(sink->source);
+    PC_ASSERT_INT(pc_loop_wait(sink->loop, wait_ms, NULL), 0);
+    (void)pc_loop_dispatch(sink->loop);
+    redis_sink_until(sink, &sink->downs, 1);
+    PC_ASSERT_INT(sink->depths, 0);
+    pc_reply_free(redis_rig_do(&w.rig, "REPLICAOF NO ONE"));
+    redis_sink_connect(sink);
+    redis_sink_publish(w.producer, "", "q", 0, 1, 3);
+    redis_sink_until(sink, &sink->count, 2);
+    sink->source->ops->look(sink->source);
+    redis_sink_until(sink, &sink->depths, 1);
+    PC_ASSERT_INT(sink->depth, 2);
+    redis_sink_end(sink);
+    end_world(&w);
+}
+
 void
 test_redis_source_takes_and_acks_without_memory(void)
 {

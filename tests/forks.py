@@ -23,7 +23,7 @@ from typing import Any
 HERE = Path(__file__).resolve()
 PRELOAD = {
     "pyceleryc": "import pyceleryc; pyceleryc.install_as_celery()\n"
-                 "import pyceleryc.bin.celery, pyceleryc.app.amqp, pyceleryc.app.control, pyceleryc.backends.redis, kombu.pidbox",
+                 "import pyceleryc.bin.celery, pyceleryc.bin.control, pyceleryc.app.amqp, pyceleryc.app.control, pyceleryc.backends.redis, kombu.pidbox",
     "celery": "import celery.bin.celery, celery.app.amqp, celery.app.control, celery.backends.redis, celery.backends.rpc\n"
               "import kombu.pidbox, kombu.transport.pyamqp, kombu.transport.redis",
 }

@@ -1,7 +1,10 @@
 """Connections to the broker through kombu (FEATURES 1.28, 2.1)."""
 from __future__ import annotations
 
+import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import kombu.transport
@@ -9,6 +12,7 @@ from kombu import pools
 from kombu.utils.imports import symbol_by_name
 
 from pyceleryc.app.drivers import broker_urls, scheme_of
+from pyceleryc.exceptions import ImproperlyConfigured
 from pyceleryc.utils.objects import FallbackContext
 
 __all__ = ('Connections',)
@@ -26,6 +30,22 @@ def own_transport(url: str) -> Any:
     """Return our own transport class for *url*, or None: kombu has one."""
     name = _TRANSPORTS.get(scheme_of(url))
     return name and symbol_by_name(name)
+
+
+@contextmanager
+def _clients_named(url: str) -> Iterator[None]:
+    """Say which package is missing: kombu's transport of Redis ends with an AttributeError then."""
+    try:
+        yield
+    except AttributeError as exc:
+        if not scheme_of(url).startswith(('redis', 'sentinel')):
+            raise
+        try:
+            importlib.import_module('redis')
+        except ImportError as why:
+            raise ImproperlyConfigured(f'The broker is Redis, and its client cannot be imported ({why}): '
+                                       'pip install "pyceleryc[redis]".') from exc
+        raise
 
 
 class Connections:
@@ -74,23 +94,25 @@ class Connections:
         login_method: str | None = None, failover_strategy: Any = None, **kwargs: Any,
     ) -> Any:
         conf = self.conf
-        own = own_transport(broker_urls(url)[0])
-        return self.amqp.Connection(
-            url,
-            userid or conf.broker_user,
-            password or conf.broker_password,
-            virtual_host or conf.broker_vhost,
-            port or conf.broker_port,
-            transport=transport or conf.broker_transport or own,
-            ssl=conf.broker_use_ssl if ssl is None else ssl,
-            heartbeat=heartbeat,
-            login_method=login_method or conf.broker_login_method,
-            failover_strategy=failover_strategy or conf.broker_failover_strategy,
-            transport_options={**(conf.broker_transport_options or {}),
-                               **(transport_options or {})},
-            connect_timeout=(conf.broker_connection_timeout if connect_timeout is None
-                             else connect_timeout),
-            **kwargs)
+        first = broker_urls(url)[0]
+        own = own_transport(first)
+        with _clients_named(first):
+            return self.amqp.Connection(
+                url,
+                userid or conf.broker_user,
+                password or conf.broker_password,
+                virtual_host or conf.broker_vhost,
+                port or conf.broker_port,
+                transport=transport or conf.broker_transport or own,
+                ssl=conf.broker_use_ssl if ssl is None else ssl,
+                heartbeat=heartbeat,
+                login_method=login_method or conf.broker_login_method,
+                failover_strategy=failover_strategy or conf.broker_failover_strategy,
+                transport_options={**(conf.broker_transport_options or {}),
+                                   **(transport_options or {})},
+                connect_timeout=(conf.broker_connection_timeout if connect_timeout is None
+                                 else connect_timeout),
+                **kwargs)
 
     @property
     def pool(self) -> Any:

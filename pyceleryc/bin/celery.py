@@ -16,6 +16,7 @@ from pyceleryc import SERIES, __version__
 from pyceleryc._state import get_current_app
 from pyceleryc.app.utils import find_app, find_app_error
 from pyceleryc.bin.base import CeleryOption, CLIContext, end_on_signals, working_directory
+from pyceleryc.exceptions import ImproperlyConfigured
 
 __all__ = ('main', 'celery')
 
@@ -41,6 +42,13 @@ class CommandGroup(click.Group):
         """Keep the arguments, a detached worker is started with them again; *obj* is the app to use, if any."""
         context = CLIContext(list(args), working_directory(), extra.pop('obj', None))
         return super().make_context(info_name, args, parent, obj=context, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what the settings lack is told without a traceback."""
+        try:
+            return super().invoke(ctx)
+        except ImproperlyConfigured as exc:
+            raise click.ClickException(str(exc)) from exc
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""

@@ -61,7 +61,8 @@ def _check_detached(python: str, uid: str | None, gid: str | None, logfile: str 
         if pidfile:
             create_pidlock(pidfile).release()
     except (KeyError, OSError, LockFailed, SecurityError) as exc:
-        raise click.ClickException(f'cannot detach: {exc}') from exc
+        # A KeyError would show its text in quotes.
+        raise click.ClickException(f'cannot detach: {exc.args[0] if isinstance(exc, KeyError) else exc}') from exc
     if not os.access(python, os.X_OK):
         raise click.ClickException(f'cannot detach: {python} cannot be run by this user; name another with --executable')
 

@@ -16,7 +16,9 @@ PYCELERYC_TEST_REDIS, and ends with the command's exit code:
 
 from __future__ import annotations
 
+import errno
 import os
+import random
 import shutil
 import signal
 import socket
@@ -67,10 +69,18 @@ def redis_answers(url: str, timeout: float) -> bool:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of 127.0.0.1 that nobody listens on. Not one that the kernel gives to outgoing connections: one of those might
+    have it before the caller binds it, or between stop() and start()."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+            return port
 
 
 def find_program(name: str, *places: str) -> str:

@@ -19,9 +19,9 @@ def embedded(app: Celery, **options: Any) -> Iterator[WorkController]:
     thread = threading.Thread(target=worker.start)
     thread.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(30)
         yield worker
     finally:
         worker.stop()
-        thread.join(20)
+        thread.join(30)
         assert not thread.is_alive()

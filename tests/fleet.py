@@ -77,14 +77,17 @@ class Worker:
     running: ClassVar[list[Worker]] = []
 
     def __init__(self, side: Side, env: dict[str, str], options: tuple[str, ...] = ()) -> None:
-        self.log = Path(tempfile.mkstemp(prefix=f"{side.name}-worker-", suffix=".log")[1])
+        out, path = tempfile.mkstemp(prefix=f"{side.name}-worker-", suffix=".log")
+        self.log = Path(path)
         quiet = [] if "FLEET_CHATTY" in env else ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         base = [*quiet, "-l", env.get("FLEET_LOGLEVEL", "INFO")]
         if "-n" not in options:  # two nodes of one name disturb each other
             base += ["-n", f"{side.name}-{self.log.stem[-8:]}@%h"]
         command = [side.python, "-m", side.name, "-A", env.get("FLEET_APP", "fleet_tasks"), "worker", *base, *(options or ("-c", "2"))]
-        with self.log.open("wb") as out:
+        try:
             self.process = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
+        finally:
+            os.close(out)
         self.running.append(self)
 
     def text(self) -> str:

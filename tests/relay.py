@@ -21,6 +21,7 @@ class Relay:
         self.accepted = 0
         self._listener: socket.socket | None = None
         self._ends: list[socket.socket] = []
+        self._lock = threading.Lock()
         self._passes = threading.Event()
         self._passes.set()
 
@@ -39,27 +40,37 @@ class Relay:
                 client, _ = listener.accept()
             except OSError:
                 return
-            self.accepted += 1
-            broker = socket.create_connection(self.target)
-            self._ends += [client, broker]
+            with self._lock:
+                if self._listener is not listener:  # cut meanwhile
+                    reset(client)
+                    return
+                self.accepted += 1
+                broker = socket.create_connection(self.target)
+                self._ends += [client, broker]
             for source, sink in ((client, broker), (broker, client)):
                 threading.Thread(target=copy, args=(source, sink, self._passes), daemon=True).start()
 
     def cut(self) -> None:
         """Break all connections and refuse new ones, as a broker does that was killed."""
-        listener, self._listener = self._listener, None
+        with self._lock:
+            listener, self._listener = self._listener, None
+            ends, self._ends = self._ends, []
         if listener is not None:
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
-        ends, self._ends = self._ends, []
         for end in ends:
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue
-            finally:
-                end.close()
+            reset(end)
+
+
+def reset(end: socket.socket) -> None:
+    """The peer sees a connection that broke, not one that ended."""
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    try:
+        end.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # the peer was faster
+    finally:
+        end.close()
 
 
 def copy(source: socket.socket, sink: socket.socket, passes: threading.Event) -> None:

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from embedding import embedded
 from pyceleryc import Celery
-from pyceleryc.worker.worker import WorkController
-
-
-@contextmanager
-def embedded(app: Celery, **options: object) -> Iterator[WorkController]:
-    ready = threading.Event()
-    worker = WorkController(app, ready_callback=lambda _: ready.set(), **options)  # type: ignore[arg-type]
-    thread = threading.Thread(target=worker.start)
-    thread.start()
-    try:
-        assert ready.wait(10)
-        yield worker
-    finally:
-        worker.stop()
-        thread.join(20)
-        assert not thread.is_alive()
 
 
 def make_app(broker: str, backend: str, queue: str) -> Celery:
@@ -36,11 +19,6 @@ def make_app(broker: str, backend: str, queue: str) -> Celery:
     @app.task(name="embedded.add")
     def add(x: int, y: int) -> int:
         return x + y
-
-    @app.task(name="embedded.nap", acks_late=True)
-    def nap(seconds: float) -> str:
-        time.sleep(seconds)
-        return threading.current_thread().name
 
     return app
 
@@ -91,9 +69,19 @@ def test_start_and_stop_many_times(app: Celery) -> None:
 
 
 def test_stop_finishes_what_runs(app: Celery) -> None:
-    with embedded(app, pool="threads", concurrency=1):
-        result = app.tasks["embedded.nap"].delay(0.6)
-        time.sleep(0.2)
+    runs, goes_on = threading.Event(), threading.Event()
+
+    @app.task(name="embedded.hold", acks_late=True)
+    def hold() -> str:
+        runs.set()
+        assert goes_on.wait(30)
+        return threading.current_thread().name
+
+    with embedded(app, pool="threads", concurrency=1) as worker:
+        result = hold.delay()
+        assert runs.wait(30)
+        worker.stop()
+        goes_on.set()
     assert result.get(timeout=30).startswith("ThreadPool")
 
 

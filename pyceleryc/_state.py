@@ -105,6 +105,16 @@ def _announce_app_finalized(app: Any) -> None:
         callback(app)
 
 
+class SharedTask:
+    """Makes a task of *fun* in each app that it is called with."""
+
+    def __init__(self, fun: Callable[..., Any], options: dict[str, Any]) -> None:
+        self.fun, self.options = fun, options
+
+    def __call__(self, app: Any) -> Any:
+        return app._task_from_fun(self.fun, **self.options)
+
+
 # -- apps -----------------------------------------------------------------------------
 
 def set_default_app_factory(factory: Callable[[], Any]) -> None:

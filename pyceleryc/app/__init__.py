@@ -41,7 +41,7 @@ def shared_task(*args: Any, **kwargs: Any) -> Any:
     def decorate(fun: Callable[..., Any], **options: Any) -> Any:
         check_function(fun, options)
         name = options.get('name')
-        connect_on_app_finalize(lambda app: app._task_from_fun(fun, **options))
+        connect_on_app_finalize(_state.SharedTask(fun, options))
         for app in _state._get_active_apps():
             if app.finalized:
                 with app._finalize_mutex:

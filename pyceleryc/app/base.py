@@ -221,7 +221,7 @@ class Celery(Configuring, Connections, Periodic, Sending):
         ) -> Any:
             check_function(fun, options)
             if shared:
-                connect_on_app_finalize(lambda app: app._task_from_fun(fun, **options))
+                connect_on_app_finalize(_state.SharedTask(fun, options))
             if not lazy or self.finalized:
                 made = self._own_task(fun, **options)
             else:

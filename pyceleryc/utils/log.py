@@ -26,7 +26,8 @@ __all__ = (
 
 RESERVED_LOGGER_NAMES = frozenset({'celery', 'celery.task'})
 
-base_logger = logging.getLogger('celery')
+# With a handler that does nothing: a program that has not set up logging gets no tracebacks of eager tasks on stderr.
+base_logger: logging.Logger = _get_logger('celery')
 worker_logger = logging.getLogger('celery.worker')
 task_logger = logging.getLogger('celery.task')
 

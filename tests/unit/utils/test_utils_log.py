@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -118,3 +119,10 @@ def test_multiprocessing_logger() -> None:
     log.reset_multiprocessing_logger()
     assert found.name == 'multiprocessing' and found.handlers == []
     assert log.current_process_index() is None
+
+
+def test_silent_where_logging_is_not_set_up() -> None:
+    """A library must not write to the stderr of programs that did not ask for it."""
+    code = "import sys, logging; from pyceleryc.utils import log; logging.getLogger('celery.app.trace').error('x'); log.get_task_logger('a.b').error('y')"
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and not done.stderr

@@ -1,11 +1,12 @@
 """Results as messages over a broker without a driver of our own for them: what ``rpc://`` is made of there.
 
-DESIGN. Each process has one reply queue and one thread that consumes it through kombu, on a connection of its own. The
+DESIGN. Each process has one reply queue and one thread that consumes it, on a connection of its own: through kombu here,
+with the core's Redis client in :mod:`pyceleryc.backends.redis_replies`. The
 thread puts documents into the :class:`Inbox`, where any thread waits for those it wants. It starts when the first task is
 sent, ends with the process (or with the last user of the :class:`ReplyClient`), and deletes the queue then. A forked child
 begins anew, with another queue.
 
-Where the broker can wait for us (Redis), the thread sleeps in kombu; where it must be asked again and again
+Where the broker can wait for us (Redis), the thread sleeps until something comes; where it must be asked again and again
 (``filesystem://``, ``sqla+…``), it asks often while somebody waits and seldom otherwise.
 """
 from __future__ import annotations
@@ -19,14 +20,14 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
-from kombu import Consumer, Exchange, Queue
+from kombu import Consumer, Queue
 from kombu.utils.uuid import uuid
 
 from pyceleryc import _state
 from pyceleryc.backends.core import REREAD, Client
 from pyceleryc.backends.errors import StoreUnreachable
 
-__all__ = ('Inbox', 'Receiver', 'Replies', 'ReplyClient')
+__all__ = ('Inbox', 'KombuReceiver', 'Receiver', 'Replies', 'ReplyClient')
 
 logger = logging.getLogger('celery.backends')
 
@@ -165,15 +166,13 @@ class Inbox:
 
 
 class Receiver:
-    """The thread that consumes the reply queue.
+    """The thread that consumes the reply queue; a subclass says how.
 
-    :param connection: of kombu; it is cloned.
-    :param queue: the reply queue.
+    :param queue: name of the reply queue.
     :param deliver: called with task id and document.
     """
 
-    def __init__(self, connection: Any, queue: Queue, deliver: Callable[[str, bytes], None]) -> None:
-        self._connection = connection
+    def __init__(self, queue: str, deliver: Callable[[str, bytes], None]) -> None:
         self._queue = queue
         self._deliver = deliver
         self._lock = threading.Condition()
@@ -234,25 +233,25 @@ class Receiver:
         if thread is None or not thread.is_alive() or thread is threading.current_thread():
             return
         if not self._polls and self.failure is None:
-            self._ring()
+            try:
+                self._ring()
+            except Exception as exc:  # the broker is away: then there is no queue to be deleted
+                logger.debug('The reply queue %s is left behind: %r', self._queue, exc)
         thread.join(END)
 
+    def abandon(self) -> None:
+        """Drop the connection, in a forked child; kombu's stay as they are."""
+
     def _ring(self) -> None:
-        """Send the thread a message, for it sleeps in kombu."""
-        try:
-            with self._connection.clone() as connection:
-                connection.Producer().publish(b'', exchange='', routing_key=self._queue.name, content_type='text/plain',
-                                              content_encoding='utf-8')
-        except Exception as exc:  # the broker is away: then there is no queue to be deleted
-            logger.debug('The reply queue %s is left behind: %r', self._queue.name, exc)
+        """Send the thread a message, for it sleeps until one comes."""
+        raise NotImplementedError(f'{type(self).__name__} must define _ring()')
 
     # -- the thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._stopping:
             try:
-                with self._connection.clone() as connection:
-                    self._consume(connection)
+                self._consume()
             except Exception as exc:
                 if not self._stopping:
                     self._fail(exc)
@@ -263,20 +262,62 @@ class Receiver:
         text = f'{type(exc).__name__}: {exc}'
         if self.failure is None:
             self._failed = time.monotonic()
-            logger.warning('Results cannot be received from %s now: %s', self._connection.as_uri(), text)
+            logger.warning('Results cannot be received from %s now: %s', self._where(), text)
         with self._lock:
             self.failure = text
             self._lock.notify_all()
         self._wake.wait(TRY_AGAIN)
         self._wake.clear()
 
-    def _consume(self, connection: Any) -> None:
-        queue = self._queue(connection.channel())
-        consumer = Consumer(queue.channel, [queue], no_ack=True, on_message=self._receive)
-        consumer.consume()
-        self._polls = getattr(connection.transport, 'polling_interval', None) is not None
+    def _where(self) -> str:
+        """Return the broker's address, for messages."""
+        raise NotImplementedError(f'{type(self).__name__} must define _where()')
+
+    def _consume(self) -> None:
+        """Connect, call :meth:`_consuming`, deliver what comes until :attr:`_stopping`, and delete the queue then."""
+        raise NotImplementedError(f'{type(self).__name__} must define _consume()')
+
+    def _consuming(self, polls: bool) -> None:
+        self._polls = polls
         self.failure = None
         self._tried.set()
+
+    def _take(self, task_id: str | None, body: bytes | str) -> None:
+        if task_id:
+            self._deliver(task_id, body.encode() if isinstance(body, str) else bytes(body))
+        elif not self._stopping:
+            logger.warning('A result without correlation id was dropped')
+
+
+class KombuReceiver(Receiver):
+    """Consumes through kombu.
+
+    :param connection: of kombu; it is cloned.
+    :param queue: of kombu: the reply queue.
+    """
+
+    def __init__(self, connection: Any, queue: Queue, deliver: Callable[[str, bytes], None]) -> None:
+        super().__init__(queue.name, deliver)
+        self._connection = connection
+        self._declared = queue
+
+    def _where(self) -> str:
+        return str(self._connection.as_uri())
+
+    def _ring(self) -> None:
+        with self._connection.clone() as connection:
+            connection.Producer().publish(b'', exchange='', routing_key=self._queue, content_type='text/plain',
+                                          content_encoding='utf-8')
+
+    def _consume(self) -> None:
+        with self._connection.clone() as connection:
+            self._consume_from(connection)
+
+    def _consume_from(self, connection: Any) -> None:
+        queue = self._declared(connection.channel())
+        consumer = Consumer(queue.channel, [queue], no_ack=True, on_message=self._receive)
+        consumer.consume()
+        self._consuming(getattr(connection.transport, 'polling_interval', None) is not None)
         pause = ASK_MIN
         while not self._stopping:
             if not self._polls:
@@ -316,11 +357,7 @@ class Receiver:
         return True
 
     def _receive(self, message: Any) -> None:
-        task_id, body = message.properties.get('correlation_id'), message.body
-        if task_id:
-            self._deliver(task_id, body.encode() if isinstance(body, str) else bytes(body))
-        elif not self._stopping:
-            logger.warning('A result without correlation id was dropped')
+        self._take(message.properties.get('correlation_id'), message.body)
 
 
 class Replies:
@@ -410,23 +447,20 @@ class Replies:
 class ReplyClient(Client):
     """One app's reply queue in this process.
 
-    :param connection: of kombu, to the broker; it is cloned.
+    :param receive: makes the receiver, of the queue's name and the ``deliver`` of :class:`Receiver`.
     :param send: of :class:`Replies`.
-    :param expires: seconds after which a broker that can do so deletes a queue that nobody uses; None: never.
     """
 
-    def __init__(self, connection: Any, send: Callable[..., None], expires: float | None, durable: bool) -> None:
-        self._connection = connection
+    def __init__(self, receive: Callable[[str, Callable[[str, bytes], None]], Receiver], send: Callable[..., None]) -> None:
+        self._receive = receive
         self._send = send
-        self._options = {'expires': expires or None, 'durable': durable}
         super().__init__({})
         _state.result_clients[uuid()] = self
 
     def _start(self) -> None:
         super()._start()
-        queue = Queue(self.reply_queue, Exchange(''), self.reply_queue, auto_delete=True, **self._options)
         inbox = Inbox()
-        receiver = Receiver(self._connection, queue, inbox.put)
+        receiver = self._receive(self.reply_queue, inbox.put)
         self._results = Replies(receiver, inbox, self._send)
         weakref.finalize(self, receiver.stop).atexit = False
 
@@ -441,5 +475,6 @@ class ReplyClient(Client):
         self._start()
 
     def after_fork(self) -> None:
-        """In the child: another queue; the parent's thread is not here, and its connections stay as they are."""
+        """In the child: another queue; the parent's thread is not here, and its connections say nothing more."""
+        self._results.receiver.abandon()
         self._start()

@@ -3,17 +3,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 from kombu.utils.objects import cached_property
 
 from pyceleryc.app.drivers import scheme_of
 from pyceleryc.backends.core import REREAD, Client, CoreBackend
+from pyceleryc.backends.redis_replies import RedisReceiver, reply_list
 from pyceleryc.backends.remote import Remote
-from pyceleryc.backends.replies import ReplyClient
+from pyceleryc.backends.replies import KombuReceiver, Receiver, ReplyClient
 from pyceleryc.exceptions import ImproperlyConfigured
 
 __all__ = ('RPCBackend',)
@@ -33,8 +35,8 @@ ONCE_MORE = {'max_retries': 1, 'interval_start': 0}
 class RPCBackend(Remote, CoreBackend):
     """One reply queue for each process; results are read once, by the process that asked.
 
-    With RabbitMQ the driver in C sends and receives them; with every other broker they are received through kombu
-    (:mod:`pyceleryc.backends.replies`), and sent as the tasks are. Where the broker is ``memory://`` or ``sqlite://``,
+    With RabbitMQ the driver in C sends and receives them; with every other broker a thread receives them
+    (:mod:`pyceleryc.backends.replies`), and they are sent as the tasks are. Where the broker is ``memory://`` or ``sqlite://``,
     which have no reply queues, its own result store serves.
 
     :param persistent: do messages survive a restart of the broker? Default:
@@ -66,8 +68,14 @@ class RPCBackend(Remote, CoreBackend):
         """The process's client."""
         if self.broker is not None:
             return Client.shared(self.client_config())
-        return ReplyClient(
-            self.app.connection_for_write(), partial(self.reach, self._send), self.expires, self.persistent)
+        return ReplyClient(self._receiver, partial(self.reach, self._send))
+
+    def _receiver(self, name: str, deliver: Callable[[str, bytes], None]) -> Receiver:
+        publisher = self.app.amqp.publisher
+        if publisher is not None and publisher.scheme == 'redis':
+            return RedisReceiver(lambda: publisher.config, name, deliver)
+        queue = Queue(name, Exchange(''), name, auto_delete=True, expires=self.expires or None, durable=self.persistent)
+        return KombuReceiver(self.app.connection_for_write(), queue, deliver)
 
     def core_config(self) -> dict[str, Any] | None:
         """Return the configuration with which a worker's machine sends results itself; None: it cannot."""
@@ -118,7 +126,7 @@ class RPCBackend(Remote, CoreBackend):
             self._server = Client.shared(config)
         with contextlib.suppress(OSError):  # the result is there, which is what counts
             self._server.redis.run(
-                [['PEXPIRE', config.get('key_prefix', '') + reply_to, int(self.expires * 1000)]], False, None)
+                [['PEXPIRE', reply_list(config, reply_to), int(self.expires * 1000)]], False, None)
 
     # -- waiting for many -------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <math.h>
 
+#include "py/args.h"
 #include "py/config.h"
 #include "py/error.h"
 #include "py/settings.h"
@@ -79,6 +80,31 @@ py_worker_drop_queue(py_worker *self, PyObject *name)
     return Py_NewRef(Py_None);
 }
 
+/* The ids that are here; NULL with an exception, or with the first of the machine's errors in *err: the other ids are
+ * revoked all the same. */
+static PyObject *
+revoke_each(py_worker *self, PyObject *ids, bool terminate, int signum, pc_err *err)
+{
+    PyObject *found = PyList_New(0);
+
+    for (Py_ssize_t i = 0; found != NULL && i < PyTuple_GET_SIZE(ids); i++) {
+        pc_err failed = {0};
+        pc_slice id;
+        bool here = py_text(PyTuple_GET_ITEM(ids, i), "id", &id) == 0
+                    && pc_worker_revoke(self->worker, id, terminate, signum, &failed) != NULL;
+        if (err->code == PC_OK) {
+            *err = failed;
+        }
+        if (PyErr_Occurred() || (here && PyList_Append(found, PyTuple_GET_ITEM(ids, i)) < 0)) {
+            Py_CLEAR(found);
+        }
+    }
+    if (err->code != PC_OK) {
+        Py_CLEAR(found);
+    }
+    return found;
+}
+
 PyObject *
 py_worker_revoke(py_worker *self, PyObject *args)
 {
@@ -89,30 +115,13 @@ py_worker_revoke(py_worker *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "Opi:revoke", &ids, &terminate, &signum) || py_worker_check_open(self) < 0) {
         return NULL;
     }
-    PyObject *found = PyList_New(0);
-    PyObject *all = found == NULL ? NULL : PySequence_Fast(ids, "ids must be a sequence");
-    for (Py_ssize_t i = 0; all != NULL && i < PySequence_Fast_GET_SIZE(all); i++) {
-        PyObject *id = PySequence_Fast_GET_ITEM(all, i);  // borrowed
-        Py_ssize_t len;
-        const char *text = PyUnicode_AsUTF8AndSize(id, &len);
-        if (text == NULL) {
-            Py_CLEAR(found);
-            break;
-        }
-        bool here = pc_worker_revoke(self->worker, pc_slice_of(text, (size_t)len), terminate, signum, &err);
-        if (err.code != PC_OK || (here && PyList_Append(found, id) < 0)) {
-            if (err.code != PC_OK) {
-                py_raise(self->state, &err);
-            }
-            Py_CLEAR(found);
-            break;
-        }
-    }
+    PyObject *all = PySequence_Tuple(ids);
     if (all == NULL) {
-        Py_CLEAR(found);
+        return NULL;
     }
-    Py_XDECREF(all);
-    return found;
+    PyObject *found = revoke_each(self, all, terminate != 0, signum, &err);
+    Py_DECREF(all);
+    return found == NULL && err.code != PC_OK ? py_raise(self->state, &err) : found;
 }
 
 typedef struct collector {

@@ -212,9 +212,8 @@ get_limits(view *self, void *unused)
     if (self->job == NULL) {
         return Py_BuildValue("(OO)", Py_None, Py_None);
     }
-    double hard = isnan(self->job->time_limit) ? self->job->spec->time_limit : self->job->time_limit;
-    double soft = isnan(self->job->soft_time_limit) ? self->job->spec->soft_time_limit
-                                                    : self->job->soft_time_limit;
+    double hard, soft;
+    pc_job_limits(self->job, &hard, &soft);
     PyObject *a = isnan(hard) ? Py_NewRef(Py_None) : PyFloat_FromDouble(hard);
     PyObject *b = isnan(soft) ? Py_NewRef(Py_None) : PyFloat_FromDouble(soft);
     return Py_BuildValue("(NN)", a, b);

@@ -55,6 +55,7 @@ remember_revoked(pc_worker *worker, pc_slice id, pc_err *err)
 typedef struct search {
     pc_slice id;
     pc_job *found;
+    bool given;  // to the pool, and not known to run
 } search;
 
 static void
@@ -63,33 +64,45 @@ match_id(void *ctx, pc_job *job)
     search *wanted = ctx;
 
     if (pc_slice_eq(pc_job_id(job), wanted->id)) {
-        wanted->found = job;
+        wanted->given = wanted->given || job->stage == PC_JOB_POOL;
+        // of several one that runs
+        if (wanted->found == NULL || job->stage == PC_JOB_RUNNING) {
+            wanted->found = job;
+        }
+    }
+}
+
+/* Ends every run of the id: the broker may have given the task out again while the first copy runs on. */
+static void
+terminate_runs(pc_worker *worker, pc_slice id, int signum, pc_err *err)
+{
+    for (pc_link *at = worker->in_pool.next; at != &worker->in_pool; at = at->next) {
+        pc_job *job = PC_CONTAINER_OF(at, pc_job, link);
+        if (job->stage == PC_JOB_RUNNING && pc_slice_eq(pc_job_id(job), id)) {
+            (void)worker->pool->ops->kill(worker->pool, job, signum, PC_LOST_TERMINATED, err);
+        }
     }
 }
 
 pc_job *
 pc_worker_revoke(pc_worker *worker, pc_slice id, bool terminate, int signum, pc_err *err)
 {
-    search wanted = {id, NULL};
+    search wanted = {.id = id};
 
     if (remember_revoked(worker, id, err) < 0) {
         return NULL;
     }
     pc_worker_each_job(worker, match_id, &wanted);
-    if (wanted.found != NULL && wanted.found->stage == PC_JOB_POOL) {
+    if (wanted.given) {
         // either it comes back and is discarded, or it turns out to run; it may be gone then
         worker->pool->ops->recall(worker->pool);
-        wanted.found = NULL;
+        wanted = (search){.id = id};
         pc_worker_each_job(worker, match_id, &wanted);
     }
-    pc_job *job = wanted.found;
-    if (job != NULL && terminate && job->stage == PC_JOB_RUNNING) {
-        job->terminated = true;
-        if (worker->pool->ops->kill(worker->pool, job, signum, PC_LOST_TERMINATED, err) < 0) {
-            job->terminated = false;
-        }
+    if (terminate) {
+        terminate_runs(worker, id, signum, err);
     }
-    return job;
+    return wanted.found;
 }
 
 int

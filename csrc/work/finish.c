@@ -9,12 +9,6 @@
 /* The mean follows the last few dozen runs: it only tells short tasks from long ones. */
 #define MEAN_WEIGHT 8
 
-static double
-limit_of(double own, double default_value)
-{
-    return isnan(own) ? default_value : own;
-}
-
 static void
 set_limit_timer(pc_worker *worker, pc_job *job, double seconds)
 {
@@ -31,8 +25,8 @@ limit_due(void *ctx, pc_mono now)
 {
     pc_job *job = ctx;
     pc_worker *worker = job->spec->worker;
-    double soft = limit_of(job->soft_time_limit, job->spec->soft_time_limit);
-    double hard = limit_of(job->time_limit, job->spec->time_limit);
+    double soft = job->soft_time_limit;
+    double hard = job->time_limit;
     pc_err err = {0};
 
     (void)now;
@@ -47,9 +41,7 @@ limit_due(void *ctx, pc_mono now)
         }
         return;
     }
-    job->timed_out = true;
     if (worker->pool->ops->kill(worker->pool, job, SIGTERM, PC_LOST_HARD, &err) < 0) {
-        job->timed_out = false;
         pc_log_write(worker->log, PC_WARNING, "hard time limit: %s", err.msg);
     }
 }
@@ -57,8 +49,9 @@ limit_due(void *ctx, pc_mono now)
 static void
 arm_limits(pc_worker *worker, pc_job *job)
 {
-    double soft = limit_of(job->soft_time_limit, job->spec->soft_time_limit);
-    double hard = limit_of(job->time_limit, job->spec->time_limit);
+    pc_job_fix_limits(job);
+    double soft = job->soft_time_limit;
+    double hard = job->time_limit;
     double first = isnan(soft) || hard <= soft ? hard : soft;
 
     if (!isnan(first)) {

@@ -82,6 +82,26 @@ pc_job_free(pc_job *job)
     pc_free(job);
 }
 
+static double
+limit_of(const pc_job *job, double own, double default_value)
+{
+    return job->limits_fixed || own > 0 ? own : default_value;
+}
+
+void
+pc_job_limits(const pc_job *job, double *hard, double *soft)
+{
+    *hard = limit_of(job, job->time_limit, job->spec->time_limit);
+    *soft = limit_of(job, job->soft_time_limit, job->spec->soft_time_limit);
+}
+
+void
+pc_job_fix_limits(pc_job *job)
+{
+    pc_job_limits(job, &job->time_limit, &job->soft_time_limit);
+    job->limits_fixed = true;
+}
+
 pc_slice
 pc_job_id(const pc_job *job)
 {

@@ -54,7 +54,7 @@ typedef struct pc_job {
     pc_wall started; // when started
     pc_mono started_mono;
     pc_mono ready_mono;  // arrived, or its ETA came; only with metrics
-    double time_limit;       // of this message, NaN: the task's
+    double time_limit;       // of this message; once it has started, what applies (pc_job_limits)
     double soft_time_limit;
     uint32_t frame_len;
     uint32_t id_at;         // the id inside frame
@@ -67,11 +67,10 @@ typedef struct pc_job {
     bool settled : 1;       // ack or reject was sent; the tag is void
     bool stale : 1;         // its connection is gone: nobody to settle with
     bool soft_sent : 1;
-    bool timed_out : 1;     // killed for its hard limit
-    bool terminated : 1;    // killed by a revoke
     bool cancelled : 1;     // killed by a cold shutdown
     bool redelivered : 1;
     bool wants_events : 1;  // since it was given to the pool
+    bool limits_fixed : 1;
     int pid;                // process that runs it, 0: unknown
     char frame[];           // pc_message_pack()
 } pc_job;
@@ -83,6 +82,10 @@ pc_job *pc_job_new(const pc_message *message, const pc_head *head,
 void pc_job_free(pc_job *job);
 pc_slice pc_job_id(const pc_job *job);
 pc_slice pc_job_frame(const pc_job *job);
+/* Seconds that apply to the job, NaN: no limit. A message's limit of 0 leaves it to the task. */
+void pc_job_limits(const pc_job *job, double *hard, double *soft);
+/* It starts: changed limits of the task are for later runs. */
+void pc_job_fix_limits(pc_job *job);
 /* Points `out` into the job. */
 int pc_job_message(const pc_job *job, pc_message *out, pc_err *err);
 

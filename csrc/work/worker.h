@@ -81,7 +81,8 @@ int pc_worker_turn(pc_worker *worker, pc_mono until, pc_err *err);
 /* Asks for the end; turns go on until pc_worker_turn returns 0. From the loop's thread. Calling again with COLD hurries. */
 void pc_worker_stop(pc_worker *worker, pc_stop how, pc_mono deadline);
 
-/* Marks the id revoked. Returns the job if it is here, else NULL. */
+/* Marks the id revoked; with `terminate` all runs of it end. Returns the job (a running one rather) if it is here, else NULL. With
+ * `err` set it is marked all the same, unless memory was out. */
 pc_job *pc_worker_revoke(pc_worker *worker, pc_slice id, bool terminate, int signum, pc_err *err);
 /* Another broker of the same kind from the next attempt to connect on; for the hook down(). PC_EUNSUP. */
 int pc_worker_redirect(pc_worker *worker, const pc_broker_config *broker, pc_err *err);

@@ -470,6 +470,59 @@ test_soft_limit_reaches_only_its_task(void)
     finish(&r);
 }
 
+/* A running task keeps the limits it began with: the hard one does not strike when the soft one was due. */
+void
+test_limits_changed_while_a_task_runs(void)
+{
+    rig r;
+    pc_spec spec = rig_spec("task");
+
+    rig_init(&r, "prefork", 2);
+    spec.acks_late = true;
+    spec.soft_time_limit = 0.1;
+    spec.time_limit = 30;
+    rig_add(&r, spec);
+    rig_start(&r);
+    rig_send(&r, 1, "task", "sleep:5000");
+    RIG_UNTIL(&r, rig_seen(&r, "accepted:t1"));
+    spec.soft_time_limit = NAN;
+    rig_add(&r, spec);
+    RIG_UNTIL(&r, r.settled == 1);
+    PC_ASSERT(rig_seen(&r, "soft:t1") && rig_seen(&r, "stored:t1"), "%s", r.words);
+    PC_ASSERT_INT(rig_seen(&r, "final:hard"), 0);
+    // the other way round: what began without a soft limit gets none
+    spec.time_limit = 0.1;
+    rig_add(&r, spec);
+    rig_send(&r, 2, "task", "sleep:5000");
+    RIG_UNTIL(&r, rig_seen(&r, "accepted:t2"));
+    spec.soft_time_limit = 0.01;
+    rig_add(&r, spec);
+    RIG_UNTIL(&r, r.settled == 2);
+    PC_ASSERT(rig_seen(&r, "final:hard") && !rig_seen(&r, "soft:t2"), "%s", r.words);
+    finish(&r);
+}
+
+/* As in Celery, 0 in a message leaves it to the task. */
+void
+test_limit_of_zero(void)
+{
+    rig r;
+    pc_spec spec = rig_spec("limited");
+
+    rig_init(&r, "prefork", 1);
+    rig_task(&r, "free", true);
+    spec.acks_late = true;
+    spec.time_limit = 0.05;
+    rig_add(&r, spec);
+    rig_start(&r);
+    rig_send_with(&r, 1, "free", "sleep:20", ", \"timelimit\": [0, 0]");
+    rig_send_with(&r, 2, "limited", "sleep:5000", ", \"timelimit\": [0, null]");
+    RIG_UNTIL(&r, r.settled == 2);
+    PC_ASSERT(rig_seen(&r, "stored:t1") && !rig_seen(&r, "soft:t1"), "%s", r.words);
+    PC_ASSERT(rig_seen(&r, "lost:t2") && rig_seen(&r, "final:hard") == 1, "%s", r.words);
+    finish(&r);
+}
+
 /* --- big frames ---------------------------------------------------------- */
 
 static void

@@ -94,6 +94,45 @@ test_stale_jobs_are_counted_once(void)
     finish(&r);
 }
 
+/* The broker gave a running task out again: both copies run, and a revoke that terminates means both. */
+void
+test_revoke_ends_every_copy(void)
+{
+    rig r;
+
+    begin(&r, 3);
+    RIG_UNTIL(&r, r.ups == 3);
+    rig_send(&r, 1, "task", "gate");
+    RIG_UNTIL(&r, rig_seen(&r, "accepted:t1") == 1);
+    rig_break(&r);
+    RIG_UNTIL(&r, rig_seen(&r, "accepted:t1") == 2);
+    PC_ASSERT(pc_worker_revoke(r.worker, pc_slice_str("t1"), true, SIGTERM, NULL) != NULL);
+    RIG_UNTIL(&r, rig_seen(&r, "lost:t1") == 2 && rig_is_idle(&r));
+    PC_ASSERT_INT(rig_seen(&r, "final:terminated"), 2);
+    PC_ASSERT_INT(atomic_load(&r.shared->ended[1]), 0);
+    finish(&r);
+}
+
+/* The same while the result of one copy is on its way to the store. */
+void
+test_revoke_ends_the_copy_that_runs(void)
+{
+    rig r;
+
+    begin(&r, 2);
+    RIG_UNTIL(&r, r.ups == 2);
+    r.store_paused = true;
+    rig_send(&r, 1, "task", "ok");
+    RIG_UNTIL(&r, r.cookies_len == 1);
+    rig_send(&r, 1, "task", "gate");
+    RIG_UNTIL(&r, rig_seen(&r, "accepted:t1") == 2);
+    PC_ASSERT(pc_worker_revoke(r.worker, pc_slice_str("t1"), true, SIGTERM, NULL) != NULL);
+    RIG_UNTIL(&r, rig_seen(&r, "lost:t1") == 1);
+    rig_release_store(&r);
+    RIG_UNTIL(&r, rig_is_idle(&r));
+    finish(&r);
+}
+
 static void
 stop_when_down(rig *r, const char *word)
 {

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from pyceleryc import Celery
+from pyceleryc import Celery, _core
 from pyceleryc.worker.machine import Machine
 from pyceleryc.worker.worker import WorkController
 
@@ -73,3 +73,47 @@ def test_pending_callbacks_end_with_the_worker(machine: Machine) -> None:
     machine.run()
     machine.close()
     assert time.monotonic() - started < 50
+
+
+def test_revoking_several_of_which_one_cannot_be_ended() -> None:
+    """The pool of threads says that it cannot; the others are revoked all the same."""
+    app = Celery("several", broker="memory://", backend="cache+memory://", set_as_current=False)
+    started, end = threading.Event(), threading.Event()
+    ran: list[str] = []
+    errors: list[str] = []
+
+    @app.task
+    def first() -> None:
+        started.set()
+        end.wait(20)
+
+    @app.task
+    def second() -> None:
+        ran.append("second")
+
+    @app.task
+    def last() -> None:
+        ran.append("last")
+        machine.stop()
+
+    worker = WorkController(app, "several@here", pool="threads", concurrency=1)
+    machine = worker.machine = worker.make_machine()
+    first.apply_async(task_id="a")
+    second.apply_async(task_id="b")
+    last.apply_async(task_id="c")
+
+    def revoke() -> None:
+        if not started.is_set():
+            machine.core.call_later(0.01, revoke)
+            return
+        try:
+            machine.core.revoke(["a", "b"], True, 15)
+        except _core.Unsupported as exc:
+            errors.append(str(exc))
+        end.set()
+
+    machine.core.call_later(0.0, revoke)
+    machine.run()
+    machine.close()
+    assert errors == ["the threads pool cannot end a running task by force"]
+    assert ran == ["last"]

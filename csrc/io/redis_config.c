@@ -172,15 +172,25 @@ pc_redis_place_sentinel(pc_redis_place *place, size_t i)
     }
 }
 
-void
-pc_redis_place_master(pc_redis_place *place, pc_slice host, int port)
+int
+pc_redis_place_master(pc_redis_place *place, const pc_reply *answer)
 {
+    if (answer->type != PC_REPLY_ARRAY || answer->len != 2 || answer->children[0]->type != PC_REPLY_STRING
+        || answer->children[1]->type != PC_REPLY_STRING) {
+        return -1;
+    }
+    pc_slice host = answer->children[0]->text;
+    int port = atoi(answer->children[1]->text.ptr);
+    if (host.len >= sizeof place->master_host || port <= 0 || port > UINT16_MAX) {
+        return -1;
+    }
     if (place->tls.server_name == place->endpoint.host) {
         place->tls.server_name = place->master_host;
     }
     snprintf(place->master_host, sizeof place->master_host, "%.*s", (int)host.len, host.ptr);
     place->endpoint.host = place->master_host;
     place->endpoint.port = port;
+    return 0;
 }
 
 void

@@ -3,6 +3,7 @@
 #ifndef PC_IO_REDIS_CONFIG_H
 #define PC_IO_REDIS_CONFIG_H
 
+#include "io/redis_reply.h"
 #include "io/stream.h"
 
 /* Servers that know where the master is, also after it has changed. */
@@ -51,7 +52,7 @@ void pc_redis_place_free(pc_redis_place *place);
 size_t pc_redis_place_sentinels(const pc_redis_place *place);
 /* Makes `sentinel` that of number i. */
 void pc_redis_place_sentinel(pc_redis_place *place, size_t i);
-/* Makes `endpoint` the server that a Sentinel named. */
-void pc_redis_place_master(pc_redis_place *place, pc_slice host, int port);
+/* Makes `endpoint` the server that a Sentinel's answer names. -1: it names none. */
+int pc_redis_place_master(pc_redis_place *place, const pc_reply *answer);
 
 #endif

@@ -3,7 +3,6 @@
 
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "base/mem.h"
 #include "io/redis_reader.h"
@@ -478,16 +477,12 @@ on_master(void *ctx, const pc_reply *reply, const pc_err *why)
     }
     if (pc_redis_check(conn, reply, &err) < 0) {
         die(conn, &err);
-    } else if (reply->type != PC_REPLY_ARRAY || reply->len != 2) {
+    } else if (pc_redis_place_master(conn->place, reply) < 0) {
         pc_fail(&err, PC_EIO, "%s: Sentinel %s:%d knows no master of this name", conn->place->where,
                 at->host, at->port);
         die(conn, &err);
-    } else {
-        pc_redis_place_master(conn->place, reply->children[0]->text,
-                              atoi(reply->children[1]->text.ptr));
-        if (open_stream(conn, &conn->place->endpoint, &err) < 0) {
-            die(conn, &err);
-        }
+    } else if (open_stream(conn, &conn->place->endpoint, &err) < 0) {
+        die(conn, &err);
     }
 }
 

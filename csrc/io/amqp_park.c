@@ -303,7 +303,7 @@ static int
 on_key(void *ctx, pc_slice name)
 {
     *(pc_slice *)ctx = name;
-    return 0;
+    return pc_slice_is(name, "CC") || pc_slice_is(name, "BCC") || pc_slice_is(name, "x-overflow") ? -1 : 0;
 }
 
 static int
@@ -315,20 +315,22 @@ on_text(void *ctx, pc_slice text)
     return foreign ? -1 : 0;
 }
 
-/* A message that died elsewhere before: RabbitMQ drops what it takes for a cycle of dead letters. */
+/* Not so: a message that died elsewhere before, as RabbitMQ drops what it takes for a cycle of dead letters;
+ * one that would be copied to other queues again; and a queue that may refuse what comes back. */
 static bool
-has_died_before(const pc_message *message)
+is_ordinary(const pc_message *message, const pc_queue *from)
 {
     static const pc_visit visit = {.key = on_key, .string = on_text};
     pc_slice key = {0};
-    return pc_message_visit_headers(message, &visit, &key, NULL) < 0;
+    return pc_message_visit_headers(message, &visit, &key, NULL) == 0 &&
+           pc_table_visit(from->queue_arguments, &visit, &key, NULL) == 0;
 }
 
 static bool
 may_park(const pc_message *message, const pc_queue *from)
 {
     return !from->no_ack && !from->exclusive && !from->auto_delete && message->user_id.ptr == NULL &&
-           !has_died_before(message);
+           is_ordinary(message, from);
 }
 
 static int

@@ -71,3 +71,38 @@ test_amqp_park_renews_the_queue_of_a_message_that_was_held_up(void)
     amqp_producer_end(producer, queue);
     pc_loop_free(g.loop);
 }
+
+static int
+try_to_park(const pc_queue *from, pc_slice headers, pc_err *err)
+{
+    pc_broker_config config = amqp_config();
+    garage g = {.loop = pc_loop_new(NULL)};
+    pc_message message = amqp_message(from->name, "far", 3);
+    message.tag = 7;
+    message.headers_kind = PC_HEADERS_TABLE;
+    message.headers = headers;
+    pc_amqp_park_init(&g.park, g.loop, &config, on_settle, &g, NULL);
+    int rc = pc_amqp_park_put(&g.park, &message, from, PC_NS_PER_SEC, err);
+    pc_amqp_park_fini(&g.park);
+    pc_loop_free(g.loop);
+    return rc;
+}
+
+/* Sent again it would go to the other queues again; what comes back to a full queue that refuses would be lost. */
+void
+test_amqp_park_leaves_what_would_be_doubled_or_lost(void)
+{
+    static const char plain[] = "\4sizeI\0\0\0\1";
+    static const char copies[] = "\2CCA\0\0\0\12S\0\0\0\5other";
+    static const char blind[] = "\3BCCA\0\0\0\12S\0\0\0\5other";
+    static const char died[] = "\23x-first-death-queueS\0\0\0\5other";
+    static const char refuses[] = "\14x-max-lengthI\0\0\0\1\12x-overflowS\0\0\0\16reject-publish";
+    pc_err err = {0};
+    pc_queue queue = amqp_queue("pc-test-never-made");
+    PC_ASSERT(try_to_park(&queue, pc_slice_of(plain, sizeof plain - 1), &err) == 0, "%s", err.msg);
+    PC_ASSERT(try_to_park(&queue, pc_slice_of(died, sizeof died - 1), &err) < 0 && err.code == PC_ENOTFOUND);
+    PC_ASSERT(try_to_park(&queue, pc_slice_of(copies, sizeof copies - 1), &err) < 0 && err.code == PC_ENOTFOUND);
+    PC_ASSERT(try_to_park(&queue, pc_slice_of(blind, sizeof blind - 1), &err) < 0 && err.code == PC_ENOTFOUND);
+    queue.queue_arguments = pc_slice_of(refuses, sizeof refuses - 1);
+    PC_ASSERT(try_to_park(&queue, pc_slice_of(plain, sizeof plain - 1), &err) < 0 && err.code == PC_ENOTFOUND);
+}

@@ -8,6 +8,7 @@
 typedef struct document {
     pc_link link;
     bool read;  // only the newest may be
+    uint64_t number;
     size_t len;
     char data[];
 } document;
@@ -123,6 +124,7 @@ pc_amqp_inbox_put(pc_amqp_inbox *inbox, pc_slice id, pc_slice body, pc_err *err)
     }
     pc_link_init(&d->link);
     d->read = false;
+    d->number = ++inbox->arrived;
     d->len = body.len;
     memcpy(d->data, body.len == 0 ? "" : body.ptr, body.len);
     const document *last = newest(e);
@@ -190,6 +192,13 @@ pc_amqp_inbox_read(pc_amqp_inbox *inbox, pc_slice id, pc_buf *out, pc_err *err)
         drop_oldest(e);
     }
     return 0;
+}
+
+uint64_t
+pc_amqp_inbox_newest(const pc_amqp_inbox *inbox, pc_slice id)
+{
+    const document *d = newest(pc_map_get(&inbox->ids, id));
+    return d == NULL ? 0 : d->number;
 }
 
 pc_slice

@@ -13,6 +13,7 @@ typedef struct pc_amqp_inbox {
     pc_link unwatched;  // oldest first
     size_t unwatched_len;
     size_t limit;  // most unwatched ids
+    uint64_t arrived;  // documents, ever
 } pc_amqp_inbox;
 
 void pc_amqp_inbox_init(pc_amqp_inbox *inbox, size_t limit);
@@ -28,5 +29,7 @@ bool pc_amqp_inbox_has_unread(const pc_amqp_inbox *inbox, pc_slice id);
 int pc_amqp_inbox_read(pc_amqp_inbox *inbox, pc_slice id, pc_buf *out, pc_err *err);
 /* The newest document, read or not; absent when there is none. Lent. */
 pc_slice pc_amqp_inbox_peek(const pc_amqp_inbox *inbox, pc_slice id);
+/* The number of the newest document, read or not; 0 when there is none. A later one has a greater number. */
+uint64_t pc_amqp_inbox_newest(const pc_amqp_inbox *inbox, pc_slice id);
 
 #endif

@@ -138,6 +138,7 @@ typedef struct condition {
     const results *r;
     pc_slice id;
     unsigned downs;
+    uint64_t newest;  // document, when the wait began
 } condition;
 
 static bool
@@ -158,7 +159,7 @@ static int
 has_news(void *ctx)
 {
     const condition *c = ctx;
-    return pc_amqp_inbox_has_unread(&c->r->inbox, c->id) || is_hopeless(c);
+    return pc_amqp_inbox_newest(&c->r->inbox, c->id) > c->newest || is_hopeless(c);
 }
 
 static int
@@ -321,13 +322,19 @@ wait_locked(results *r, pc_slice id, pc_buf *out, pc_mono deadline, bool *eintr,
     if (pc_amqp_inbox_watch(&r->inbox, id, err) < 0) {
         return -1;
     }
+    c.newest = pc_amqp_inbox_newest(&r->inbox, id);
     if (!pc_amqp_inbox_has_unread(&r->inbox, id) &&
         (start(r, err) < 0 ||
          pc_pump_wait(r->sender.pump, has_news, &c, deadline, eintr, err) < 0)) {
         return -1;
     }
-    return pc_amqp_inbox_has_unread(&r->inbox, id) ? pc_amqp_inbox_read(&r->inbox, id, out, err)
-                                                   : explain(r, err);
+    if (pc_amqp_inbox_has_unread(&r->inbox, id)) {
+        return pc_amqp_inbox_read(&r->inbox, id, out, err);
+    }
+    // Another thread that waits for this id was first: a copy.
+    return pc_amqp_inbox_newest(&r->inbox, id) > c.newest
+               ? pc_buf_put_slice(out, pc_amqp_inbox_peek(&r->inbox, id), err)
+               : explain(r, err);
 }
 
 static int

@@ -22,6 +22,7 @@ import stores
 from pyceleryc import states
 from pyceleryc.app.base import Celery
 from pyceleryc.app.context import Context
+from pyceleryc.backends.core import REREAD
 from pyceleryc.exceptions import ImproperlyConfigured, TaskRevokedError, TimeoutError
 
 CORE = ["memory", "sqlite", "redis"]  # with a driver in C
@@ -231,7 +232,7 @@ def test_waits_in_vain(app: Celery, id: str, timeout: float) -> None:
 
 def test_many_get_the_same_result(app: Celery, id: str) -> None:
     app.backend.on_task_call(None, id)
-    got: list[Any] = []
+    start, got = time.monotonic(), list[Any]()
     threads = [threading.Thread(target=lambda: got.append(app.AsyncResult(id).get(timeout=20, interval=0.05))) for _ in range(6)]
     for thread in threads[:3]:
         thread.start()
@@ -241,6 +242,7 @@ def test_many_get_the_same_result(app: Celery, id: str) -> None:
     for thread in [*threads, timer]:
         thread.join()
     assert got == ["x"] * 6
+    assert time.monotonic() - start < REREAD, "all are woken, none looks again of itself"
     assert app.AsyncResult(id).get(timeout=30, interval=0.05) == "x"
 
 

@@ -13,10 +13,13 @@ from kombu.utils import json as kombu_json
 from pyceleryc import _core
 from pyceleryc.app.options import check_call
 from pyceleryc.utils.nodenames import anon_nodename
+from pyceleryc.utils.pickling import register_pickle
 from pyceleryc.utils.saferepr import saferepr
 from pyceleryc.utils.time import maybe_make_aware
 
 __all__ = ('task_message', 'TaskMessages')
+
+register_pickle()
 
 #: Smaller countdowns are mistakes, and overflow elsewhere.
 INT_MIN = -2147483648

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.mysql import LONGBLOB
 from sqlalchemy.types import LargeBinary, TypeDecorator
 
 from pyceleryc.result import GroupResult
+from pyceleryc.utils import pickling
 
 __all__ = ('Pickled', 'PickledResult', 'dump_group', 'dump_result', 'load_group', 'load_result')
 
@@ -49,7 +50,7 @@ def load_result(data: bytes, trusted: bool) -> Any:
     :param trusted: may it name any class?
     :raises ContentDisallowed: it is not plain data.
     """
-    return pickle.loads(data) if trusted else _Plain(io.BytesIO(data)).load()
+    return pickling.loads(data) if trusted else _Plain(io.BytesIO(data)).load()
 
 
 def dump_result(value: Any, trusted: bool) -> Pickled:
@@ -58,7 +59,7 @@ def dump_result(value: Any, trusted: bool) -> Pickled:
     :raises kombu.exceptions.EncodeError: it cannot be pickled, or could not be read again.
     """
     try:
-        data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        data = pickling.dumps(value, pickle.HIGHEST_PROTOCOL)
         if not trusted:
             load_result(data, trusted)
     except Exception as exc:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 import uuid
 from collections.abc import Callable, Generator, Iterator
@@ -14,6 +16,7 @@ import commands
 import fleet
 import stores
 
+DESCRIPTORS = 40  # that a file's tests may leave open, those of servers for the whole session included
 LIMIT = 60  # seconds a test may take, set-up aside; @pytest.mark.limit(n) changes it
 
 
@@ -53,6 +56,21 @@ def unique() -> Callable[[str], str]:
         return f"{prefix}-{uuid.uuid4().hex[:12]}"
 
     return name
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_descriptors_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a file whose tests leave many descriptors open, before select() or the limit of the process does elsewhere."""
+    before = descriptors()
+    yield
+    if descriptors() > before + DESCRIPTORS:
+        gc.collect()
+        left = descriptors() - before
+        assert left <= DESCRIPTORS, f"the tests of {request.node.name} leave {left} descriptors open"
 
 
 @pytest.hookimpl(wrapper=True)

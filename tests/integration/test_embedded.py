@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +62,31 @@ def test_two_workers_of_one_queue(app: Celery) -> None:
         results = [meet.delay() for _ in range(2)]
         for result in results:
             result.get(timeout=40)
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "forgotten"])
+@pytest.mark.parametrize("broker", ["memory", "sqlite", "amqp", "redis"])
+def test_an_app_that_is_gone_has_no_descriptors(
+    request: pytest.FixtureRequest, broker: str, closed: bool, tmp_path: Path, unique: Callable[[str], str],
+) -> None:
+    """Nor threads: sockets, files, epoll and event descriptors go with it, whether or not it was closed."""
+    urls = {"memory": lambda: "memory://", "sqlite": lambda: f"sqlite:///{tmp_path}/q.db"}
+    url = urls.get(broker, lambda: str(request.getfixturevalue(f"{broker}_url")))()
+    gc.collect()  # of tests before this one
+    before, threads = set(os.listdir("/proc/self/fd")), set(threading.enumerate())
+
+    def use() -> None:
+        app = make_app(url, f"sqlite:///{tmp_path}/r.db", unique("embedded"))
+        with embedded(app, pool="threads", concurrency=1):
+            assert app.tasks["embedded.add"].delay(1, 2).get(timeout=20) == 3
+            assert not set(os.listdir("/proc/self/fd")) <= before
+        app.amqp.producer.remove(app.conf.task_default_queue, 5.0)
+        if closed:
+            app.close()
+
+    use()
+    gc.collect()
+    assert set(os.listdir("/proc/self/fd")) <= before and set(threading.enumerate()) <= threads
 
 
 def test_start_and_stop_many_times(app: Celery) -> None:

@@ -2,8 +2,13 @@
 #include "base/uuid.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/random.h>
 #include <sys/types.h>
+
+#define COUNTED 12  // hexadecimal digits at the end
+
+static const char hex[] = "0123456789abcdef";
 
 int
 pc_random(void *out, size_t n, pc_err *err)
@@ -29,7 +34,6 @@ pc_random(void *out, size_t n, pc_err *err)
 int
 pc_uuid4(char out[PC_UUID_LEN + 1], pc_err *err)
 {
-    static const char hex[] = "0123456789abcdef";
     unsigned char raw[16];
     if (pc_random(raw, sizeof raw, err) < 0) {
         return -1;
@@ -45,5 +49,21 @@ pc_uuid4(char out[PC_UUID_LEN + 1], pc_err *err)
         *to++ = hex[raw[i] & 0x0f];
     }
     *to = '\0';
+    return 0;
+}
+
+int
+pc_uuid_next(pc_uuid_series *series, char out[PC_UUID_LEN + 1], pc_err *err)
+{
+    if (series->first[0] == '\0'
+        && (pc_random(&series->last, sizeof series->last, err) < 0 || pc_uuid4(series->first, err) < 0)) {
+        return -1;
+    }
+    uint64_t number = series->last++;
+    memcpy(out, series->first, PC_UUID_LEN + 1);
+    for (size_t i = 1; i <= COUNTED; i++) {
+        out[PC_UUID_LEN - i] = hex[number & 0x0f];
+        number >>= 4;
+    }
     return 0;
 }

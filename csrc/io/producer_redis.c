@@ -6,8 +6,6 @@
  * connection is made again, while somebody is inside a call. For the default exchange a message is one
  * LPUSH; for a named one a script looks its bindings up and pushes in one step; an exchange that was
  * declared here as fanout is a PUBLISH, which reaches who listens now. */
-#include <stdio.h>
-
 #include "base/map.h"
 #include "base/mem.h"
 #include "base/uuid.h"
@@ -35,8 +33,7 @@ typedef struct producer {
     pc_map declared;
     pc_map fanouts;  // exchange -> its binding
     pc_redis_args args;  // of publish(): used without sleeping in between
-    char tag[PC_UUID_LEN + 1];  // how delivery tags begin
-    uint64_t tags;
+    pc_uuid_series tags;  // of deliveries; a forked child has a producer of its own
 } producer;
 
 static producer *
@@ -212,25 +209,11 @@ declare(pc_producer *base, const pc_queue *queue, pc_mono deadline, pc_err *err)
 
 // ---- publishing ----
 
-/* Random to begin with, then counted: the kernel is not asked for each message. A forked child has a
- * producer of its own. */
-static int
-next_tag(producer *p, char tag[PC_UUID_LEN + 1], pc_err *err)
-{
-    if (p->tag[0] == '\0'
-        && (pc_random(&p->tags, sizeof p->tags, err) < 0 || pc_uuid4(p->tag, err) < 0)) {
-        return -1;
-    }
-    unsigned long long last = p->tags++ & UINT64_C(0xffffffffffff);
-    snprintf(tag, PC_UUID_LEN + 1, "%.24s%012llx", p->tag, last);
-    return 0;
-}
-
 static int
 put_envelope(producer *p, const pc_message *message, pc_redis_args *args)
 {
     char tag[PC_UUID_LEN + 1];
-    if (next_tag(p, tag, &args->err) < 0) {
+    if (pc_uuid_next(&p->tags, tag, &args->err) < 0) {
         return -1;
     }
     return pc_envelope_write(message, pc_slice_of(tag, PC_UUID_LEN), &args->text, &args->err);

@@ -9,7 +9,7 @@
 #include "base/mem.h"
 #include "io/amqp_declare.h"
 #include "io/amqp_inbox.h"
-#include "io/amqp_reply.h"
+#include "io/result_message.h"
 #include "io/amqp_sender.h"
 #include "io/store.h"
 #include "wire/table.h"
@@ -269,10 +269,10 @@ set(pc_results *base, const pc_store_item *item, pc_mono deadline, pc_err *err)
 {
     results *r = of(base);
     pc_message message;
-    if (!pc_amqp_reply_wanted(item)) {
+    if (!pc_result_is_wanted(item)) {
         return 0;
     }
-    pc_amqp_reply_message(item, r->persistent, &message);
+    pc_result_message(item, r->persistent, &message);
     pc_pump_lock(r->sender.pump);
     int rc = pc_amqp_sender_publish(&r->sender, &message, false, deadline, err);
     pc_pump_unlock(r->sender.pump);

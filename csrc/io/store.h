@@ -23,7 +23,7 @@ typedef struct pc_store_config {
     double connect_timeout;
     double socket_timeout;     // seconds without an answer before the connection counts as dead
     double expires;            // seconds, 0: never
-    // sqlite: path; rpc: the broker
+    // sqlite: path; rpc: the broker; redis, the worker's side: a broker of that kind if results are messages to reply queues
     const char *path;
     const pc_broker_config *broker;
     bool persistent;           // rpc: delivery_mode 2

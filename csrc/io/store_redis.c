@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The worker's side of the Redis result store: one pipelined connection, one script call per
- * document.
+/* The worker's side of Redis results: one pipelined connection, one script call per document. Or, where
+ * results are messages (rpc:// with a Redis broker), one LPUSH to the reply queue of who wants it; a
+ * client that has been killed reads it no more, so that the list is given a time to live.
  *
  * Items stay in one list in the order of the puts until they are answered. Those before
  * `fresh` are written, the others wait for the connection. Replies come in the order of the
@@ -8,10 +9,12 @@
  * for free. When anything goes wrong that time may cure (connection lost, OOM, READONLY,
  * LOADING), the connection is dropped, and after a backoff everything unanswered is written
  * again on a new one; the guard in the script and readers that drop equal neighbours make that
- * harmless. NOSCRIPT (SCRIPT FLUSH) rewinds in place. */
+ * harmless (a message may come twice, as all messages may). NOSCRIPT (SCRIPT FLUSH) rewinds in place. */
 #include "base/list.h"
 #include "base/mem.h"
 #include "io/redis_meta.h"
+#include "io/redis_replies.h"
+#include "io/result_message.h"
 
 #define FIRST_BACKOFF (PC_NS_PER_SEC / 10)
 #define LAST_BACKOFF (2 * PC_NS_PER_SEC)
@@ -19,8 +22,8 @@
 typedef struct item {
     pc_link link;
     void *cookie;
-    bool too_large;     // nothing is written, stored() says why
-    size_t size;        // of the document, kept for the error text of too_large
+    bool unwritten;     // too large (stored() says so), or nobody wants it
+    size_t size;        // of the document, kept for the error text
     pc_slice key;
     pc_slice document;  // both in the bytes behind
 } item;
@@ -29,6 +32,8 @@ typedef struct redis_store {
     pc_store base;
     pc_loop *loop;
     pc_redis *conn;
+    bool is_mail;       // results are messages
+    pc_redis_replies replies;  // of these
     pc_buf prefix;
     char ttl_text[PC_REDIS_TTL_MAX];
     pc_slice ttl;
@@ -41,7 +46,7 @@ typedef struct redis_store {
     bool announced;     // down() was called, up() is owed
     int64_t backoff_ns;
     pc_timer retry;
-    pc_defer settle;    // reports too large items at the head
+    pc_defer settle;    // reports unwritten items at the head
 } redis_store;
 
 static void
@@ -115,13 +120,13 @@ report(redis_store *store, const pc_err *why)
 
 /* Items that are never written have their turn when they have come to the head. */
 static void
-report_too_large(void *ctx)
+report_unwritten(void *ctx)
 {
     redis_store *store = ctx;
-    while (!pc_list_empty(&store->items) && first_item(store)->too_large) {
+    while (!pc_list_empty(&store->items) && first_item(store)->unwritten) {
         pc_err err = {0};
-        (void)pc_redis_meta_check_size(pc_slice_of("", first_item(store)->size), &err);
-        report(store, &err);
+        int rc = pc_redis_meta_check_size(pc_slice_of("", first_item(store)->size), &err);
+        report(store, rc < 0 ? &err : NULL);
     }
 }
 
@@ -133,7 +138,7 @@ static void
 rewind_with_script(redis_store *store)
 {
     for (pc_link *at = store->items.next->next; at != store->fresh; at = at->next) {
-        store->stale += !PC_CONTAINER_OF(at, item, link)->too_large;
+        store->stale += !PC_CONTAINER_OF(at, item, link)->unwritten;
     }
     rewind_all(store);
     store->with_script = true;
@@ -156,7 +161,7 @@ refused(redis_store *store, const pc_err *why, pc_slice text)
         trouble(store, why);
     } else {
         report(store, why);
-        report_too_large(store);
+        report_unwritten(store);
     }
 }
 
@@ -178,17 +183,35 @@ on_stored(void *ctx, const pc_reply *reply, const pc_err *lost)
     }
     recovered(store);
     report(store, NULL);
-    report_too_large(store);
+    report_unwritten(store);
 }
 
 // ---- writing ----
 
 static int
+push(redis_store *store, const item *it, pc_err *err)
+{
+    pc_slice lpush[] = {pc_slice_str("LPUSH"), it->key, it->document};
+    pc_slice expire[] = {pc_slice_str("EXPIRE"), it->key, store->ttl};
+    if (pc_redis_command(store->conn, 3, lpush, on_stored, store, err) < 0) {
+        return -1;
+    }
+    if (!pc_slice_is(store->ttl, "0")) {
+        // out of memory: the next one will set it
+        (void)pc_redis_command(store->conn, 3, expire, NULL, NULL, NULL);
+    }
+    return 0;
+}
+
+static int
 write_item(redis_store *store, const item *it, pc_err *err)
 {
     pc_redis_meta_put put;
-    if (it->too_large) {
+    if (it->unwritten) {
         return 0;
+    }
+    if (store->is_mail) {
+        return push(store, it, err);
     }
     pc_redis_meta_put_init(&put, !store->with_script, it->key, it->document, store->ttl);
     store->with_script = false;
@@ -240,36 +263,56 @@ on_retry(void *ctx, pc_mono now)
 
 // ---- the interface ----
 
+/* A copy of the key, which is in two parts, and of the document. */
 static item *
-new_item(const redis_store *store, const pc_store_item *from)
+new_item(pc_slice prefix, pc_slice name, pc_slice document, bool wanted, pc_err *err)
 {
-    bool too_large = pc_redis_meta_check_size(from->document, NULL) < 0;
-    pc_slice prefix = pc_buf_slice(&store->prefix);
-    size_t key_len = prefix.len + from->id.len;
-    item *it = pc_alloc(sizeof *it + key_len + (too_large ? 0 : from->document.len));
+    bool unwritten = !wanted || pc_redis_meta_check_size(document, NULL) < 0;
+    size_t key_len = prefix.len + name.len;
+    size_t kept = unwritten ? 0 : document.len;
+    item *it = pc_alloc(sizeof *it + key_len + kept);
     if (it == NULL) {
+        pc_fail_nomem(err);
         return NULL;
     }
-    *it = (item){.too_large = too_large, .size = from->document.len};
+    *it = (item){.unwritten = unwritten, .size = document.len};
     pc_link_init(&it->link);
     char *bytes = (char *)(it + 1);
     memcpy(bytes, prefix.ptr, prefix.len);
-    memcpy(bytes + prefix.len, from->id.ptr, from->id.len);
+    memcpy(bytes + prefix.len, name.ptr, name.len);
     it->key = pc_slice_of(bytes, key_len);
-    if (!too_large && from->document.len > 0) {
-        memcpy(bytes + key_len, from->document.ptr, from->document.len);
+    if (kept > 0) {
+        memcpy(bytes + key_len, document.ptr, kept);
     }
-    it->document = pc_slice_of(bytes + key_len, too_large ? 0 : from->document.len);
+    it->document = pc_slice_of(bytes + key_len, kept);
     return it;
+}
+
+static item *
+new_mail(redis_store *store, const pc_store_item *from, pc_err *err)
+{
+    pc_redis_replies *replies = &store->replies;
+    const pc_slice none = pc_slice_of("", 0);
+    if (!pc_result_is_wanted(from)) {
+        return new_item(none, none, none, false, err);
+    }
+    if (pc_redis_meta_check_size(from->document, NULL) < 0) {
+        return new_item(none, none, from->document, false, err);
+    }
+    if (pc_redis_replies_write(replies, from, err) < 0) {
+        return NULL;
+    }
+    return new_item(none, pc_buf_slice(&replies->list), pc_buf_slice(&replies->envelope), true, err);
 }
 
 static int
 store_put(pc_store *base, const pc_store_item *from, void *cookie, pc_err *err)
 {
     redis_store *store = PC_CONTAINER_OF(base, redis_store, base);
-    item *it = new_item(store, from);
+    item *it = store->is_mail ? new_mail(store, from, err)
+                              : new_item(pc_buf_slice(&store->prefix), from->id, from->document, true, err);
     if (it == NULL) {
-        return pc_fail_nomem(err);
+        return -1;
     }
     it->cookie = cookie;
     bool written = store->fresh == &store->items && pc_redis_is_up(store->conn);
@@ -283,7 +326,7 @@ store_put(pc_store *base, const pc_store_item *from, void *cookie, pc_err *err)
     if (!written && store->fresh == &store->items) {
         store->fresh = &it->link;
     }
-    if (it->too_large && store->pending == 1) {
+    if (it->unwritten && store->pending == 1) {
         pc_loop_defer(store->loop, &store->settle);
     }
     return 0;
@@ -317,6 +360,7 @@ free_store(redis_store *store)
     pc_loop_undefer(store->loop, &store->settle);
     pc_redis_free(store->conn);
     pc_buf_fini(&store->prefix);
+    pc_redis_replies_fini(&store->replies);
     pc_free(store);
 }
 
@@ -331,7 +375,14 @@ store_destroy(pc_store *base)
 static int
 prepare(redis_store *store, const pc_store_config *config, pc_err *err)
 {
+    if (store->is_mail && pc_redis_replies_init(&store->replies, config, err) < 0) {
+        return -1;
+    }
     pc_redis_config redis = pc_redis_meta_config(config);
+    if (store->is_mail) {
+        redis = pc_redis_broker_config(config->broker);
+        redis.client_name = "pyceleryc";
+    }
     pc_redis_hooks hooks = {.up = on_up, .down = on_down, .ctx = store};
     store->ttl = pc_redis_meta_ttl(config->expires, store->ttl_text);
     if (pc_redis_meta_prefix(config->key_prefix, &store->prefix, err) < 0) {
@@ -356,11 +407,12 @@ store_create(const pc_store_config *config, pc_loop *loop, const pc_store_hooks 
     }
     store->base = (pc_store){.ops = &pc_store_redis, .hooks = *hooks, .log = log};
     store->loop = loop;
+    store->is_mail = config->broker != NULL;
     store->backoff_ns = FIRST_BACKOFF;
     pc_link_init(&store->items);
     store->fresh = &store->items;
     pc_timer_init(&store->retry, on_retry, store);
-    pc_defer_init(&store->settle, report_too_large, store);
+    pc_defer_init(&store->settle, report_unwritten, store);
     if (prepare(store, config, err) < 0) {
         free_store(store);
         return NULL;

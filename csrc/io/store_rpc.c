@@ -5,7 +5,7 @@
 #include "base/list.h"
 #include "base/mem.h"
 #include "io/amqp_link.h"
-#include "io/amqp_reply.h"
+#include "io/result_message.h"
 #include "io/store.h"
 
 /* One put() that is not reported yet. */
@@ -136,12 +136,12 @@ put(pc_store *base, const pc_store_item *item, void *cookie, pc_err *err)
     pc_link_init(&e->link);
     e->cookie = cookie;
     e->failed = false;
-    e->done = !pc_amqp_reply_wanted(item);
+    e->done = !pc_result_is_wanted(item);
     if (e->done) {
         pc_loop_defer(s->loop, &s->report);
     } else {
         pc_message message;
-        pc_amqp_reply_message(item, s->persistent, &message);
+        pc_result_message(item, s->persistent, &message);
         if (pc_amqp_link_put(&s->link, &message, false, e, err) < 0) {
             pc_free(e);
             return -1;

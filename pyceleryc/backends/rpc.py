@@ -36,7 +36,7 @@ class RPCBackend(Remote, CoreBackend):
     """One reply queue for each process; results are read once, by the process that asked.
 
     With RabbitMQ the driver in C sends and receives them; with every other broker a thread receives them
-    (:mod:`pyceleryc.backends.replies`), and they are sent as the tasks are. Where the broker is ``memory://`` or ``sqlite://``,
+    (:mod:`pyceleryc.backends.replies`), and they are sent as the tasks are, with Redis by the worker's machine. Where the broker is ``memory://`` or ``sqlite://``,
     which have no reply queues, its own result store serves.
 
     :param persistent: do messages survive a restart of the broker? Default:
@@ -79,7 +79,12 @@ class RPCBackend(Remote, CoreBackend):
 
     def core_config(self) -> dict[str, Any] | None:
         """Return the configuration with which a worker's machine sends results itself; None: it cannot."""
-        return None if self.broker is None else super().core_config()
+        if self.broker is not None:
+            return super().core_config()
+        publisher = self.app.amqp.publisher
+        if publisher is None or publisher.scheme != 'redis' or len(publisher.configs) > 1 or not self._writes_plainly:
+            return None
+        return {'scheme': 'redis', 'broker': publisher.config, 'persistent': self.persistent, 'expires': float(self.expires or 0)}
 
     def client_config(self) -> dict[str, Any]:
         """Return the configuration of ``_core.Results``.

@@ -107,3 +107,22 @@ bench_uuid4(long n)
         PC_ASSERT_INT(pc_uuid4(text, NULL), 0);
     }
 }
+
+void
+test_uuid_series_counts(void)
+{
+    pc_uuid_series series = {{0}, 0};
+    char text[PC_UUID_LEN + 1], again[PC_UUID_LEN + 1], other[PC_UUID_LEN + 1];
+    PC_ASSERT_INT(pc_uuid_next(&series, text, NULL), 0);
+    assert_uuid4(text);
+    series.last = 0xfffffffffffe;  // the last one comes before the first
+    const char *const ends[] = {"fffffffffffe", "ffffffffffff", "000000000000", "000000000001"};
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        PC_ASSERT_INT(pc_uuid_next(&series, again, NULL), 0);
+        assert_uuid4(again);
+        PC_ASSERT(memcmp(again, text, 24) == 0 && strcmp(again + 24, ends[i]) == 0, "%s", again);
+    }
+    pc_uuid_series second = {{0}, 0};
+    PC_ASSERT_INT(pc_uuid_next(&second, other, NULL), 0);
+    PC_ASSERT(memcmp(other, text, 24) != 0);
+}

@@ -18,6 +18,7 @@ from pyceleryc.app.base import Celery
 from pyceleryc.app.context import Context
 from pyceleryc.backends import redis_replies
 from pyceleryc.backends.redis_replies import RedisReceiver
+from pyceleryc.backends.rpc import RPCBackend
 from resp import Redis
 
 
@@ -135,3 +136,20 @@ def test_the_thread_ends_when_the_server_is_away() -> None:
         server.kill()
         app.backend.core.close()
         until(lambda: not any(thread.name == "pyceleryc-results" and thread.is_alive() for thread in threading.enumerate()))
+
+
+def test_the_machine_sends_results_where_it_can(server: PrivateRedis) -> None:
+    config = make_app(server).backend.core_config()
+    assert config is not None and config["scheme"] == "redis" and config["broker"]["port"] == server.port
+    assert config["expires"] == 86400.0 and not config["persistent"]
+    two = Celery("t", broker=f"{server.url};{server.url}", backend="rpc://", set_as_current=False)
+    assert two.backend.core_config() is None  # the result goes where the task came from, which only the publisher knows
+    own = Celery("t", broker=server.url, backend=f"{__name__}:Own", set_as_current=False)
+    assert own.backend.core_config() is None
+
+
+class Own(RPCBackend):
+    """Has its own way to write."""
+
+    def encode_result(self, result: object, state: str) -> object:
+        return super().encode_result(result, state)

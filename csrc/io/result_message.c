@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "io/amqp_reply.h"
+#include "io/result_message.h"
 
 void
-pc_amqp_reply_message(const pc_store_item *item, bool persistent, pc_message *message)
+pc_result_message(const pc_store_item *item, bool persistent, pc_message *message)
 {
     pc_message_init(message);
     message->exchange = pc_slice_str("");
@@ -18,7 +18,7 @@ pc_amqp_reply_message(const pc_store_item *item, bool persistent, pc_message *me
 }
 
 bool
-pc_amqp_reply_wanted(const pc_store_item *item)
+pc_result_is_wanted(const pc_store_item *item)
 {
     return item->reply_to.len > 0;
 }

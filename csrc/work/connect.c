@@ -6,12 +6,12 @@
 #define FIRST_RETRY_NS (200 * PC_NS_PER_MS)
 #define LAST_RETRY_NS (4 * PC_NS_PER_SEC)
 
+/* What runs may have been acknowledged when it began: it comes to its end first. */
 static void
-fail(pc_worker *worker, const pc_err *why)
+give_up(pc_worker *worker, const pc_err *why)
 {
     worker->failure = *why;
-    worker->phase = PC_PHASE_FAILED;
-    pc_loop_wake(worker->loop);
+    pc_worker_stop(worker, PC_STOP_WARM, PC_MONO_NEVER);
 }
 
 static int64_t
@@ -94,7 +94,7 @@ pc_worker_source_down(void *ctx, const pc_err *why)
     }
     if (!may_retry(worker, &copy)) {
         worker->hooks.down(worker->hooks.ctx, &copy, worker->attempt, -1);
-        fail(worker, &copy);
+        give_up(worker, &copy);
         return;
     }
     int64_t delay = retry_delay(worker);
@@ -105,7 +105,7 @@ pc_worker_source_down(void *ctx, const pc_err *why)
     worker->attempt++;
     if (pc_loop_set_timer(worker->loop, &worker->reconnect,
                           pc_mono_add(pc_mono_now(), delay), &copy) < 0) {
-        fail(worker, &copy);
+        give_up(worker, &copy);
     }
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Shutdown. Warm: nothing new, what has not started goes back at once, what runs may finish, its results are
- * stored and acknowledged, then pool and connection end. Cold: what runs is killed first. */
+/* Shutdown, because somebody asks for it or the broker is gone for good. Warm: nothing new, what has not started goes back
+ * at once, what runs may finish, its results are stored and acknowledged, then pool and connection end. Cold: what runs is killed first. */
 #include <signal.h>
 
 #include "work/machine.h"
@@ -8,6 +8,8 @@
 /* How long idle processes may take to end, and the broker to say goodbye. */
 #define GRACE_NS (5 * PC_NS_PER_SEC)
 #define LEAST_GRACE_NS PC_NS_PER_SEC
+/* How long results may take when the broker is gone for good: so may be their store. */
+#define STORE_GRACE_NS (20 * PC_NS_PER_SEC)
 
 static void
 move_list(pc_worker *worker, pc_link *from)
@@ -124,9 +126,20 @@ idle(const pc_worker *worker)
            && (worker->store == NULL || worker->store->ops->pending(worker->store) == 0);
 }
 
+static void
+bound_storing(pc_worker *worker)
+{
+    pc_mono soon = pc_mono_add(pc_mono_now(), STORE_GRACE_NS);
+
+    if (worker->failure.code != PC_OK && worker->in_pool_len == 0 && soon.ns < worker->stop_deadline.ns) {
+        worker->stop_deadline = soon;
+    }
+}
+
 void
 pc_stop_advance(pc_worker *worker)
 {
+    bound_storing(worker);
     bool late = pc_mono_now().ns >= worker->stop_deadline.ns;
 
     if (!idle(worker) && !late) {
@@ -139,6 +152,10 @@ pc_stop_advance(pc_worker *worker)
     pc_mono pool_end = worker->stop_deadline.ns < soon.ns ? worker->stop_deadline : soon;
     if (late) {
         cancel_running(worker);
+        if (worker->storing_len > 0) {
+            pc_log_write(worker->log, PC_ERROR, "%zu results could not be stored before the deadline: tasks with acks_late "
+                         "run again, the results of the others are lost", worker->storing_len);
+        }
     } else if (pool_end.ns < least.ns) {
         pool_end = least;
     }
@@ -148,5 +165,5 @@ pc_stop_advance(pc_worker *worker)
         pc_log_write(worker->log, PC_WARNING, "closing the broker connection: %s", err.msg);
     }
     worker->connected = false;
-    worker->phase = PC_PHASE_STOPPED;
+    worker->phase = worker->failure.code == PC_OK ? PC_PHASE_STOPPED : PC_PHASE_FAILED;
 }

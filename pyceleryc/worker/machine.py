@@ -33,6 +33,7 @@ from pyceleryc.exceptions import (
     TaskRevokedError,
     TimeLimitExceeded,
     WorkerLostError,
+    WorkerTerminate,
 )
 from pyceleryc.utils.time import rate
 from pyceleryc.utils.saferepr import saferepr
@@ -219,15 +220,30 @@ class Machine(Steering):
     def run(self) -> None:
         """Until stop(). Signals are noticed while the machine waits, whichever thread the kernel gives them to.
 
-        Raises OperationalError when the broker refuses this worker, or can't be reached and retries are off or used up.
+        Raises OperationalError when the broker refuses this worker, or can't be reached and retries are off or used up; SystemExit
+        when a step or a handler has raised it, after a warm shutdown (WorkerTerminate: at once).
         """
         # The tasks of this pool run right here; those of other pools in threads and processes that say so themselves.
         solo = self.joins_block if self.pool == "solo" else None
         with _state.joining(solo), _Wakeup(self.core):
             try:
-                self.core.run()
+                self._turn()
             except _core.CoreError as exc:
                 raise OperationalError(str(exc)) from exc
+
+    def _turn(self) -> None:
+        leaving: SystemExit | None = None
+        while True:
+            try:
+                self.core.run()
+                break
+            except WorkerTerminate:
+                raise
+            except SystemExit as exc:
+                leaving = leaving or exc  # what asks for it may go on asking until it is stopped
+                self.consumer.controller.stop()
+        if leaving is not None:
+            raise leaving
 
     def stop(self, how: int = WARM, timeout: float | None = None) -> None:
         self.core.stop(how, -1.0 if timeout is None else timeout)
@@ -316,7 +332,8 @@ class MachineHooks:
         self.machine.unsteer()
         self.customs.forget_unstarted()
         if next_try < 0:
-            consumer_log.critical("consumer: Cannot connect to %s: %s.", uri, reason)
+            consumer_log.critical("consumer: Cannot connect to %s: %s.\nShutting down; tasks that run come to their end.", uri, reason)
+            self.machine.consumer.controller.begin_stop()
             return
         if self.was_ready and attempt == 0:
             consumer_log.warning("consumer: Connection to broker lost: %s. Trying to re-establish the connection...", reason)

@@ -167,13 +167,42 @@ test_connection_lost_for_good(void)
     r.config.retry = false;
     rig_task(&r, "task", true);
     rig_start(&r);
-    rig_send(&r, 1, "task", "sleep:3000");
+    rig_task(&r, "early", false);
+    rig_send(&r, 1, "early", "sleep:300");
     RIG_UNTIL(&r, rig_seen(&r, "accepted:t1"));
     rig_break(&r);
     while ((rc = rig_turn(&r, 10)) == 1) {
     }
     PC_ASSERT_INT(rc, -1);
     PC_ASSERT_INT(r.gave_up, 1);
+    // it was acknowledged when it began: nobody else would run it
+    PC_ASSERT_INT(rig_seen(&r, "stored:t1"), 1);
+    rig_free(&r);
+}
+
+/* The store is gone with the broker: its answer is not waited for for ever. */
+void
+test_connection_and_store_lost_for_good(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 1);
+    r.config.retry = false;
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    r.store_paused = true;
+    rig_send(&r, 1, "task", "ok");
+    RIG_UNTIL(&r, r.cookies_len == 1);
+    rig_break(&r);
+    rig_turns(&r, 20);
+    int64_t left = r.worker->stop_deadline.ns - pc_mono_now().ns;
+    PC_ASSERT(left > 0 && left < 60 * PC_NS_PER_SEC);
+    r.worker->stop_deadline = pc_mono_now();
+    int rc;
+    while ((rc = rig_turn(&r, 10)) == 1) {
+    }
+    PC_ASSERT_INT(rc, -1);
+    PC_ASSERT_INT(r.errors, 1);  // the log says that there is no result
     rig_free(&r);
 }
 

@@ -231,6 +231,29 @@ def test_a_timer_may_end_the_worker(local: Celery) -> None:
         local.WorkController(local, "w@here", pool="solo").start()
 
 
+def test_tasks_come_to_their_end_before_that(local: Celery) -> None:
+    """The guide's example: a step that watches the tasks raises SystemExit."""
+
+    @local.task
+    def slow() -> str:
+        time.sleep(0.5)
+        return "ended"
+
+    class Watches(bootsteps.StartStopStep):
+        def start(self, worker: Any) -> None:
+            worker.timer.call_repeatedly(0.01, self.look, (worker,))
+
+        def look(self, worker: Any) -> None:
+            if worker.active_requests:
+                raise SystemExit(7)
+
+    local.steps["worker"].add(Watches)
+    result = slow.delay()
+    with pytest.raises(SystemExit, match="7"):
+        local.WorkController(local, "w@here", pool="threads", concurrency=1).start()
+    assert result.get(timeout=1) == "ended"
+
+
 # --- the command line -------------------------------------------------------------------------------------------------
 
 SCRIPT = """

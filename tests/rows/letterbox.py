@@ -65,6 +65,13 @@ class Letterbox:
     def take_all(self, count: int, queue: str | None = None) -> list[Sent]:
         return [self.take(queue) for _ in range(count)]
 
+    def wait_for(self, count: int, timeout: float = 30) -> None:
+        """Until so many messages are in the queue."""
+        deadline = time.monotonic() + timeout
+        while (found := self.connection.default_channel.queue_declare(self.queue, passive=True).message_count) < count:
+            assert time.monotonic() < deadline, f"{found} of {count} messages in {self.queue}"
+            time.sleep(0.01)
+
     def is_empty(self) -> bool:
         """Whether nothing more arrives; a message sent afterwards comes first if something does."""
         self.app.send_task("marker")

@@ -17,6 +17,14 @@ def nap(self, seconds=0.0):
     return "rested"
 
 
+@app.task(bind=True)
+def hold(self, path):
+    """Runs until the file is there."""
+    while not os.path.exists(path):
+        time.sleep(0.02)
+    return "rested"
+
+
 @signals.task_revoked.connect
 def note(sender=None, request=None, terminated=None, signum=None, expired=None, **kwargs):
     """A line in the file ROWS_DATA for each signal."""

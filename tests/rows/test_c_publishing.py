@@ -77,35 +77,36 @@ def test_c070_setting(nobody):
     assert nobody.app.conf.task_publish_retry is True
     assert nobody.app.conf.task_publish_retry_policy == {
         "max_retries": 3, "interval_start": 0, "interval_max": 1, "interval_step": 0.2}
-    assert 0.3 <= seconds_until_refused(nobody) < 10  # X15: under a second, if the machine is not busy
+    assert 0.3 <= seconds_until_refused(nobody) < 15  # X15: under a second, if the machine is not busy
 
 
 def test_c070_setting_no_retry(nobody):
-    nobody.app.conf.task_publish_retry_policy = {"max_retries": 0, "interval_start": 6, "interval_max": 6}
-    assert seconds_until_refused(nobody) < 5
+    nobody.app.conf.task_publish_retry_policy = {"max_retries": 0, "interval_start": 30, "interval_max": 30}
+    assert seconds_until_refused(nobody) < 15
 
 
 def test_c071_no_retry(nobody):
     """X16"""
-    nobody.app.conf.task_publish_retry_policy = {"interval_start": 6, "interval_max": 6}
-    assert seconds_until_refused(nobody, retry=False) < 5
+    nobody.app.conf.task_publish_retry_policy = {"interval_start": 30, "interval_max": 30}
+    assert seconds_until_refused(nobody, retry=False) < 15
 
 
 def test_c072_c073_policy_is_merged_over_the_default(nobody):
     nobody.app.conf.task_publish_retry_policy = {"max_retries": 2, "interval_start": 0.3, "interval_step": 0, "interval_max": 1}
-    assert 0.6 <= seconds_until_refused(nobody) < 5
+    assert 0.6 <= seconds_until_refused(nobody) < 15
     assert 0.3 <= seconds_until_refused(nobody, retry_policy={"max_retries": 1}) < 5
-    assert seconds_until_refused(nobody, retry_policy={"max_retries": 0, "interval_start": 6, "interval_max": 6}) < 5
+    assert seconds_until_refused(nobody, retry_policy={"max_retries": 0, "interval_start": 30, "interval_max": 30}) < 15
 
 
 def test_c074_c075_c076_pauses(nobody):
-    """interval_max is the longest pause of all, as documented (not longer than interval_start by so much)."""
-    policy = {"max_retries": 3, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 0.3}
-    assert 0.2 + 0.3 + 0.3 <= seconds_until_refused(nobody, retry_policy=policy) < 1.3
-    policy = {"max_retries": 3, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 5}
-    assert 0.1 + 0.3 + 0.5 <= seconds_until_refused(nobody, retry_policy=policy) < 1.4
-    policy = {"max_retries": 2, "interval_start": 0.8, "interval_step": 5, "interval_max": 0.1}
-    assert 0.1 + 0.1 <= seconds_until_refused(nobody, retry_policy=policy) < 0.7
+    """interval_max is the longest pause of all, as documented (not longer than interval_start by so much): without it each of
+    these would take a minute."""
+    policy = {"max_retries": 3, "interval_start": 0.2, "interval_step": 20, "interval_max": 0.3}
+    assert 0.2 + 0.3 + 0.3 <= seconds_until_refused(nobody, retry_policy=policy) < 15
+    policy = {"max_retries": 3, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 60}
+    assert 0.1 + 0.3 + 0.5 <= seconds_until_refused(nobody, retry_policy=policy) < 15
+    policy = {"max_retries": 2, "interval_start": 20, "interval_step": 20, "interval_max": 0.1}
+    assert 0.1 + 0.1 <= seconds_until_refused(nobody, retry_policy=policy) < 15
 
 
 def test_c073_retried_for_ever(add, box, relay):

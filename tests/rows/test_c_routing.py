@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 from celery import Celery
@@ -101,9 +100,7 @@ def test_c142_call_options_win(box, add):
 def test_c143_ignore_result(running):
     tasks = running.tasks
     result = tasks.add.apply_async((1, 1), ignore_result=True)
-    start = time.monotonic()
     assert result.get(timeout=15) is None
-    assert time.monotonic() - start < 10
     running.worker.wait_for(f"[{result.id}] succeeded")
     assert tasks.app.AsyncResult(result.id).state == "PENDING"
     # what the call says wins over the task
@@ -184,7 +181,7 @@ def test_c148_priority_on_rabbitmq(boxes):
     box = boxes(task_queue_max_priority=10)
     for priority in (1, 9, 5, 10):
         box.app.send_task("row.any", (priority,), priority=priority)
-    time.sleep(0.2)
+    box.wait_for(4)
     messages = box.take_all(4)
     assert [message.args[0] for message in messages] == [10, 9, 5, 1]
     assert [message.properties["priority"] for message in messages] == [10, 9, 5, 1]
@@ -195,7 +192,7 @@ def test_c148_priority_of_a_queue_of_its_own(boxes):
     box.app.conf.task_queues = [Queue(box.queue, Exchange(box.queue), routing_key=box.queue, max_priority=5)]
     for priority in (0, 5, 255):
         box.app.send_task("row.any", (priority,), priority=priority)
-    time.sleep(0.2)
+    box.wait_for(3)
     assert [message.properties["priority"] for message in box.take_all(3)] == [5, 255, 0]
 
 

@@ -205,7 +205,7 @@ def test_t317_handlers_run_in_the_process_of_the_task(running: Any, what: str) -
 def test_t317_hard_timeout_is_told_by_the_parent(running: Any) -> None:
     result = running.tasks.handled.apply_async(("hang",), time_limit=1)
     assert "TimeLimitExceeded" in repr(result.get(timeout=20, propagate=False))
-    notes = running.tasks.noted(result.id, 3, timeout=4)
+    notes = running.tasks.noted(result.id, 3)
     assert names(notes) == ["before_start", "body", "on_failure"]
     failure = notes[2]
     assert failure[1] == ["TimeLimitExceeded(1)", result.id, ["hang"], {}]

@@ -216,7 +216,7 @@ def test_t100_traceback_only_for_unexpected_errors(running: Any) -> None:
 
 
 def test_t100_expired_run_is_discarded(running: Any) -> None:
-    result = running.tasks.add.apply_async((1, 1), countdown=0.5, expires=0.2)
+    result = running.tasks.add.apply_async((1, 1), countdown=0.5, expires=0.2, expiration=None)
     has_line(running.worker, STAMP + rf"INFO/MainProcess\] Discarding revoked task: rows_tasks\.add\[{result.id}\]")
 
 

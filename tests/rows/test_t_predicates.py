@@ -64,7 +64,7 @@ def test_t252_t253_rejected_is_a_failure(running: Any) -> None:
     tasks = running.tasks
     for result in (tasks.handled.delay("reject"), tasks.render_scene.delay("memory")):
         with pytest.raises(Reject):
-            result.get(timeout=4)
+            result.get(timeout=20)
         assert result.state == "FAILURE"
 
 

@@ -112,15 +112,16 @@ def stand(side: Any, amqp_url: str, redis_url: str, tmp_path_factory: pytest.Tem
     tasks.app.close()
 
 
-def test_t225_held(stand: Stand) -> None:
+def test_t225_held(stand: Stand, tmp_path: Path) -> None:
     """Stored at once; the rest is told when its turn comes."""
-    busy = stand.tasks.nap.delay(1.5)
+    busy = stand.tasks.hold.delay(str(tmp_path / "goes on"))
     stand.starts(busy)
     result = stand.tasks.nap.delay()
     stand.until(lambda: stand.event(result, "task-received"))
     result.revoke()
     stand.until(lambda: result.state == "REVOKED")
     assert not stand.event(result, "task-revoked")
+    (tmp_path / "goes on").touch()
     stand.check(result, "revoked")
     assert busy.get(timeout=20) == "rested"
     assert stand.lines(result) == [
@@ -143,10 +144,11 @@ def test_t225_terminated(stand: Stand, name: str) -> None:
     assert stand.lines(result) == ["Task revoked_tasks.nap[ID] received", f"Terminating ID ({number})"]
 
 
-def test_t225_running_is_left_alone(stand: Stand) -> None:
-    result = stand.tasks.nap.delay(1)
+def test_t225_running_is_left_alone(stand: Stand, tmp_path: Path) -> None:
+    result = stand.tasks.hold.delay(str(tmp_path / "goes on"))
     stand.starts(result)
-    result.revoke()
+    assert stand.control.revoke(result.id, reply=True, timeout=10, limit=1)
+    (tmp_path / "goes on").touch()
     assert result.get(timeout=20) == "rested"
     assert result.state == "SUCCESS"
 
@@ -171,8 +173,8 @@ def test_t225_terminated_by_stamp(stand: Stand) -> None:
 
 
 def test_t225_waiting_revoked_by_stamp(stand: Stand) -> None:
-    result = stamped(stand, 0, ["c2", "c3"], countdown=1)
+    result = stamped(stand, 0, ["c2", "c3"], countdown=3)
     stand.until(lambda: stand.event(result, "task-received"))
-    stand.control.revoke_by_stamped_headers({"customer": ["c3", "c9"]})
+    assert stand.control.revoke_by_stamped_headers({"customer": ["c3", "c9"]}, reply=True, timeout=10, limit=1)
     stand.check(result, "revoked")
     assert stand.lines(result)[-1] == "Discarding revoked task: revoked_tasks.nap[ID] (revoked by header: {'customer': 'c3'})"

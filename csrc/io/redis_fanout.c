@@ -39,6 +39,10 @@ on_up(void *ctx)
         }
         f->unconfirmed++;
     }
+    if (f->unconfirmed == 0) {  // the queues it was made for were dropped since
+        f->told = true;
+        f->hooks.ready(f->hooks.ctx);
+    }
 }
 
 static void

@@ -280,8 +280,10 @@ add_queue(pc_source *base, const pc_queue *queue, pc_err *err)
     if (c == NULL) {
         return -1;
     }
-    if (src->is_up && (write_binding(src, "SADD", c->queue, err) < 0
-                       || pc_redis_fanout_add(&src->fanout, c, err) < 0)) {
+    // begin() wrote the bindings of those before it, the fanout connection subscribes to what it finds
+    bool listens = src->is_up || !pc_redis_is_closed(src->fanout.conn);
+    if ((src->keeper.running && write_binding(src, "SADD", c->queue, err) < 0)
+        || (listens && pc_redis_fanout_add(&src->fanout, c, err) < 0)) {
         pc_redis_queues_drop(&src->queues, c);
         return -1;
     }

@@ -328,6 +328,34 @@ test_redis_source_changes_its_queues(void)
     end_world(&w);
 }
 
+/* Remote control does not ask how far the connection is. */
+void
+test_redis_source_changes_its_queues_while_it_connects(void)
+{
+    world w = make_world(false);
+    pc_queue late = {.name = "late", .exchange = "x", .exchange_type = "direct", .routing_key = "k"};
+    pc_queue wide = {.name = "wide", .exchange = "f", .exchange_type = "fanout"};
+    redis_sink *sink = redis_sink_new(&w.config);
+    const pc_redis_source *src = (const pc_redis_source *)(void *)sink->source;
+    PC_ASSERT_INT(sink->source->ops->add_queue(sink->source, &wide, NULL), 0);
+    PC_ASSERT_INT(sink->source->ops->connect(sink->source, NULL), 0);
+    while (!src->keeper.running) {
+        PC_ASSERT(pc_loop_step(sink->loop, redis_rig_in(5), NULL) >= 0);
+    }
+    PC_ASSERT(!src->is_up);
+    PC_ASSERT_INT(sink->source->ops->add_queue(sink->source, &late, NULL), 0);
+    while (pc_redis_is_closed(src->fanout.conn)) {
+        PC_ASSERT(pc_loop_step(sink->loop, redis_rig_in(5), NULL) >= 0);
+    }
+    PC_ASSERT(!src->is_up && !pc_redis_is_up(src->fanout.conn));
+    PC_ASSERT_INT(sink->source->ops->drop_queue(sink->source, "wide", NULL), 0);
+    redis_sink_until(sink, &sink->ups, 1);
+    redis_sink_publish(w.producer, "x", "k", 0, 0, 3);
+    redis_sink_until(sink, &sink->count, 3);
+    redis_sink_end(sink);
+    end_world(&w);
+}
+
 /* ---- the dead ---- */
 
 void

@@ -150,6 +150,40 @@ has_client(pc_slice clients, const char *id, const char *end)
     return memmem(clients.ptr, clients.len, name, (size_t)len) != NULL;
 }
 
+/* True when we have seen no sign of life for the length of a lease. */
+static bool
+hangs(pc_redis_keeper *k, const pc_redis_suspect *suspect)
+{
+    pc_mono now = pc_mono_now();
+    for (size_t i = 0; i < k->nsilent; i++) {
+        if (strcmp(k->silent[i].id, suspect->id) == 0) {
+            return (double)(now.ns - k->silent[i].since.ns) >= k->lease * (double)PC_NS_PER_SEC;
+        }
+    }
+    if (k->nsilent < PC_REDIS_DEAD_MAX) {
+        k->silent[k->nsilent] = *suspect;
+        k->silent[k->nsilent++].since = now;
+    }
+    return false;
+}
+
+/* `reply` names those whose leases have ended; the others live. */
+static void
+forget_living(pc_redis_keeper *k, const pc_reply *reply)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < k->nsilent; i++) {
+        bool named = false;
+        for (size_t at = 1; at < reply->len && !named; at++) {
+            named = pc_slice_is(reply->children[at]->text, k->silent[i].id);
+        }
+        if (named) {
+            k->silent[n++] = k->silent[i];
+        }
+    }
+    k->nsilent = n;
+}
+
 /* Keeps those in `dead` that are not just busy. One of us need not ask again for those for the length of
  * a lease. */
 static void
@@ -175,7 +209,9 @@ on_clients(void *ctx, const pc_reply *reply, const pc_err *why)
             send_or_fail(k, NULL);
         } else {
             k->dead[i].connected = has_client(reply->text, k->dead[i].id, "");
-            k->dead[n++] = k->dead[i];
+            if (!k->dead[i].connected || hangs(k, &k->dead[i])) {
+                k->dead[n++] = k->dead[i];
+            }
         }
     }
     k->ndead = k->running ? n : 0;
@@ -245,6 +281,7 @@ on_beat(void *ctx, const pc_reply *reply, const pc_err *why)
     if (next < k->lease / 3) {
         set_timer(k, &k->beat, next);
     }
+    forget_living(k, reply);
     ask_for_clients(k, reply);
 }
 
@@ -397,7 +434,7 @@ pc_redis_keeper_start(pc_redis_keeper *k, pc_redis *conn, const pc_redis_scripts
     k->draining = k->beating = k->touching = k->looking = false;
     k->enrolled = false;
     k->turned = pc_mono_now();
-    k->ndead = 0;
+    k->ndead = k->nsilent = 0;
     pc_loop_defer_first(k->loop, &k->turn);
     write_retire(k, k->id, -1);
     return send(k, on_own_retired, err);

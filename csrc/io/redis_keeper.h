@@ -6,8 +6,9 @@
  *   ended, whoever sees it first asks CLIENT LIST: of a worker whose connection is gone the messages
  *   return to where they came from. The kernel closes the connections of a killed process at once; of
  *   a host that lost its power the server finds out by tcp-keepalive. One that is connected and silent
- *   for a second lease hangs or was stopped (SIGSTOP), and its messages return, too; unless tasks run in
- *   its loop (the solo pool, its connection's name says so): then it is only busy, and gets a new lease.
+ *   for a second lease, while somebody looks on (the server's clock may just have been set), hangs or was
+ *   stopped (SIGSTOP), and its messages return, too; unless tasks run in its loop (the solo pool, its
+ *   connection's name says so): then it is only busy, and gets a new lease.
  *   Where CLIENT LIST is forbidden only the next rule remains.
  * - A worker that stood still for so long must not go on with what others have by now: it looks at the
  *   clock before anything else when its loop turns again, and is told when it renews a lease that
@@ -40,6 +41,7 @@ typedef struct pc_redis_keeper_hooks {
 typedef struct pc_redis_suspect {
     char id[PC_REDIS_ID_LEN + 1];
     bool connected;  // has another lease's time
+    pc_mono since;   // seen first, when it is connected
 } pc_redis_suspect;
 
 typedef struct pc_redis_keeper {
@@ -65,6 +67,8 @@ typedef struct pc_redis_keeper {
     pc_mono turned;   // when the loop did so last
     size_t ndead;     // workers whose lease has ended
     pc_redis_suspect dead[PC_REDIS_DEAD_MAX];
+    size_t nsilent;   // of them the connected ones, until they renew their lease
+    pc_redis_suspect silent[PC_REDIS_DEAD_MAX];
     pc_timer beat;
     pc_timer touch;
     pc_timer look;

@@ -438,6 +438,36 @@ test_redis_source_learns_that_its_lease_was_ended(void)
     end_world(&w);
 }
 
+/* The server's clock is set ahead, by an hour: all leases seem to have ended long ago. */
+void
+test_redis_source_keeps_its_messages_when_the_clock_is_set(void)
+{
+    world w = make_world(false);
+    w.config.lease = 1;
+    redis_sink_publish(w.producer, "", "q", 0, 0, 2);
+    redis_sink *sink = redis_sink_new(&w.config);
+    const pc_redis_source *src = (const pc_redis_source *)(void *)sink->source;
+    sink->hold = true;
+    redis_sink_start(sink, "q", 2);
+    redis_sink_until(sink, &sink->count, 2);
+    redis_sink *other = redis_sink_new(&w.config);
+    redis_sink_start(other, "q", 2);
+    redis_sink_for(sink, 0.1);  // both have a lease
+    redis_sink_for(other, 0.1);
+    pc_reply_free(redis_rig_do(&w.rig, "ZINCRBY %sunacked.pyceleryc -3600 %s", w.rig.key_prefix, src->keeper.id));
+    for (int i = 0; i < 3; i++) {
+        redis_sink_for(other, 0.4);  // it is the first to look
+        redis_sink_for(sink, 0.4);
+    }
+    PC_ASSERT(sink->downs == 0 && other->count == 0, "%d: %s, %s", other->count, sink->why.msg, other->log);
+    redis_sink_settle(sink, 0, PC_ACK);
+    redis_sink_settle(sink, 1, PC_ACK);
+    redis_sink_end(sink);
+    redis_sink_end(other);
+    expect_nothing_left(&w);
+    end_world(&w);
+}
+
 /* Its loop stands still (a task of the solo pool), but the connection is there. */
 void
 test_redis_source_that_is_busy_keeps_its_messages(void)

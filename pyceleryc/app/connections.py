@@ -15,12 +15,17 @@ from pyceleryc.app.drivers import broker_urls, scheme_of
 from pyceleryc.exceptions import ImproperlyConfigured
 from pyceleryc.utils.objects import FallbackContext
 
-__all__ = ('Connections',)
+__all__ = ('Connections', 'transport_named')
 
 #: Transports of our own, imported when they are used.
 _TRANSPORTS = {
     'sqlite': 'pyceleryc.app.transports:SQLite', 'memory': 'pyceleryc.app.transports:Memory',
     'filesystem': 'pyceleryc.app.transports:FileSystem',
+}
+#: What is to be installed for which transport of kombu.
+_EXTRAS = {
+    'sqs': 'sqs', 'mongodb': 'mongodb', 'sqla': 'sqlalchemy', 'sqlalchemy': 'sqlalchemy', 'redis': 'redis', 'rediss': 'redis',
+    'sentinel': 'redis', 'zookeeper': 'zookeeper', 'consul': 'consul', 'slmq': 'slmq', 'pyro': 'pyro',
 }
 # For connections that others make; kombu has no transport of this name.
 kombu.transport.TRANSPORT_ALIASES.setdefault('sqlite', _TRANSPORTS['sqlite'])
@@ -33,19 +38,33 @@ def own_transport(url: str) -> Any:
 
 
 @contextmanager
-def _clients_named(url: str) -> Iterator[None]:
-    """Say which package is missing: kombu's transport of Redis ends with an AttributeError then."""
+def transport_named(url: str) -> Iterator[None]:
+    """While kombu looks for the transport of *url*: say what is wrong if there is none, or which package it lacks.
+
+    :raises ImproperlyConfigured: that.
+    """
+    scheme = scheme_of(url).partition('+')[0]
     try:
         yield
-    except AttributeError as exc:
-        if not scheme_of(url).startswith(('redis', 'sentinel')):
+    except KeyError:
+        raise ImproperlyConfigured(f'There is no broker transport {scheme!r}: check the scheme of broker_url.') from None
+    except (ImportError, AttributeError) as exc:
+        why = exc if isinstance(exc, ImportError) else _missing_redis(scheme)
+        if why is None:
             raise
-        try:
+        extra = _EXTRAS.get(scheme)
+        package = f'pyceleryc[{extra}]' if extra else f'kombu[{scheme}]'
+        raise ImproperlyConfigured(f'The broker transport {scheme!r} cannot be imported ({why}): pip install "{package}".') from exc
+
+
+def _missing_redis(scheme: str) -> ImportError | None:
+    """Kombu's transport of Redis ends with an AttributeError without the client."""
+    try:
+        if _EXTRAS.get(scheme) == 'redis':
             importlib.import_module('redis')
-        except ImportError as why:
-            raise ImproperlyConfigured(f'The broker is Redis, and its client cannot be imported ({why}): '
-                                       'pip install "pyceleryc[redis]".') from exc
-        raise
+    except ImportError as exc:
+        return exc
+    return None
 
 
 class Connections:
@@ -96,7 +115,7 @@ class Connections:
         conf = self.conf
         first = broker_urls(url)[0]
         own = own_transport(first)
-        with _clients_named(first):
+        with transport_named(first):
             return self.amqp.Connection(
                 url,
                 userid or conf.broker_user,

@@ -77,7 +77,7 @@ def has_fanout(url: Any) -> bool:
     try:
         transport = get_transport_cls(scheme.partition('+')[0])
     except (ImportError, KeyError):  # whoever connects will hear of it
-        return False
+        return True
     return 'fanout' in transport.implements.exchange_type
 
 

@@ -394,9 +394,18 @@ def find_app_error(app: str, exc: BaseException) -> str | None:
     module, _, attribute = app.partition(':')
     if isinstance(exc, ModuleNotFoundError) and exc.name in _parents_and_self(module):
         return f'{head}The module {app} was not found.'
-    if isinstance(exc, AttributeError):
+    if isinstance(exc, AttributeError) and _looked_up_by_us(exc):
         return f'{head}Module {module!r} has no attribute {attribute or "celery"!r}'
     return None
+
+
+def _looked_up_by_us(exc: BaseException) -> bool:
+    """Tell whether *exc* comes from looking for the app, rather than from code of the module."""
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = trace.tb_frame.f_globals.get('__name__', '') if trace is not None else ''
+    return where.partition('.')[0] in ('kombu', 'pyceleryc')
 
 
 def _parents_and_self(module: str) -> set[str]:

@@ -32,18 +32,12 @@ class Session:
     def channel(self) -> Any:
         """The channel.  :raises ClickException: there is no broker."""
         if self.connection is None:
-            connection = self._new_connection()
+            connection = self.context.app.connection_for_write()
             self._tell(f'-> connecting to {connection.as_uri()}.')
             connection.ensure_connection(max_retries=1, timeout=5)
             self.connection = connection
             self._tell('-> connected.')
         return self.connection.default_channel
-
-    def _new_connection(self) -> Any:
-        try:
-            return self.context.app.connection_for_write()
-        except KeyError as exc:  # kombu's way to say that it does not know the scheme
-            raise click.ClickException(f'unknown broker: {exc.args[0]}') from exc
 
     def _tell(self, text: str) -> None:
         # Not on stdout: that is for those who script.
@@ -62,7 +56,7 @@ class Session:
             raise click.ClickException(str(exc)) from exc
 
     def _errors(self) -> tuple[type[BaseException], ...]:
-        known = self._new_connection()
+        known = self.context.app.connection_for_write()
         return (*known.connection_errors, *known.channel_errors, KombuError, OSError, NotImplementedError)
 
     def close(self) -> None:

@@ -26,13 +26,13 @@ from pyceleryc.bin.types import (
     JsonObject,
     LogLevel,
 )
-from pyceleryc.platforms import EX_FAILURE, EX_OK, signals
+from pyceleryc.platforms import EX_FAILURE, EX_OK, EX_UNAVAILABLE, signals
 from pyceleryc.signals import user_preload_options
 
 __all__ = (
     'COMMA_SEPARATED_LIST', 'ISO8601', 'ISO8601_OR_FLOAT', 'JSON_ARRAY', 'JSON_OBJECT', 'LOG_LEVEL',
     'CLIContext', 'CeleryCommand', 'CeleryDaemonCommand', 'CeleryOption', 'CommaSeparatedList',
-    'ISO8601DateTime', 'ISO8601DateTimeOrFloat', 'JsonArray', 'JsonObject', 'LogLevel', 'ParamType',
+    'ISO8601DateTime', 'ISO8601DateTimeOrFloat', 'JsonArray', 'JsonObject', 'LogLevel', 'ParamType', 'Unreachable',
     'handle_preload_options', 'not_yet',
 )
 
@@ -154,6 +154,12 @@ def not_yet(names: list[str], why: str, **attributes: Any) -> Callable[[Any], An
             raise click.UsageError(f'{names[0]} is not available in this release: {why}.', ctx)
 
     return click.option(*names, cls=CeleryOption, hidden=True, expose_value=False, callback=refuse, **attributes)
+
+
+class Unreachable(click.ClickException):
+    """The workers cannot be reached: exit code 69, for whoever waits for them."""
+
+    exit_code = EX_UNAVAILABLE
 
 
 def handle_preload_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 import warnings
 from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points
 from importlib.metadata import version as package_version
+from importlib.util import find_spec
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +19,7 @@ from pyceleryc._state import get_current_app
 from pyceleryc.app.utils import find_app, find_app_error
 from pyceleryc.bin.base import CeleryOption, CLIContext, end_on_signals, working_directory
 from pyceleryc.exceptions import ImproperlyConfigured
+from pyceleryc.loaders import get_loader_cls
 
 __all__ = ('main', 'celery')
 
@@ -99,13 +102,34 @@ def _plugin(name: str) -> click.Command | None:
 def _load_app(name: str, ctx: click.Context) -> Any:
     """Return the app that ``-A`` names; say what is wrong in a line unless it is inside the module."""
     try:
-        return find_app(name)
+        found = find_app(name)
     except Exception as exc:
         reason = find_app_error(name, exc)
         if reason is None:
             traceback.print_exc()
             reason = f'\nUnable to load celery application.\nWhile importing {name}: {exc!r}'
         raise click.UsageError(reason, ctx) from exc
+    if not hasattr(found, 'user_options'):
+        raise click.UsageError(f'\nUnable to load celery application.\n{name} is no app, but {found!r}.', ctx)
+    return found
+
+
+def _look_for_modules(ctx: click.Context, config: str | None, loader: str | None) -> None:
+    """What would be imported much later, from within the app, is looked for here.
+
+    :raises UsageError: there is no such module, or it cannot be imported.
+    """
+    for option, name, look in (('--config', config, _find_module), ('--loader', loader, get_loader_cls)):
+        try:
+            if name:
+                look(name)
+        except (ImportError, AttributeError, ValueError) as exc:
+            raise click.UsageError(f'{option} {name}: {exc}', ctx) from exc
+
+
+def _find_module(name: str) -> None:
+    if find_spec(name) is None:
+        raise ModuleNotFoundError(f'No module named {name!r}')
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -151,6 +175,10 @@ def main(ctx: click.Context, app: str | None, workdir: str | None, no_color: boo
         end_on_signals()
     if workdir:
         os.chdir(workdir)
+    if (directory := working_directory()) not in sys.path:
+        # For good: tasks may import modules of the project when they run.
+        sys.path.insert(0, directory)
+    _look_for_modules(ctx, settings['config'], settings['loader'])
     if skip_checks or os.environ.get('SKIP_CHECKS'):
         os.environ['CELERY_SKIP_CHECKS'] = 'true'
     # By the environment, so that it also reaches apps that are made later and child processes.

@@ -8,9 +8,8 @@ import click
 from kombu.exceptions import OperationalError
 from kombu.utils.json import dumps
 
-from pyceleryc.bin.base import COMMA_SEPARATED_LIST, CeleryCommand, CeleryOption, handle_preload_options
+from pyceleryc.bin.base import COMMA_SEPARATED_LIST, CeleryCommand, CeleryOption, Unreachable, handle_preload_options
 from pyceleryc.exceptions import ImproperlyConfigured
-from pyceleryc.platforms import EX_UNAVAILABLE
 from pyceleryc.utils import text
 from pyceleryc.worker.control import CommandInfo, Panel
 
@@ -18,10 +17,6 @@ __all__ = ('status', 'inspect', 'control')
 
 NO_REPLY = 'No nodes replied within time constraint'
 INDENT, WIDTH = 4, 76
-
-
-class _NoReply(click.ClickException):
-    exit_code = EX_UNAVAILABLE
 
 
 def _options(function: Any) -> Any:
@@ -153,16 +148,16 @@ def _ask(
 ) -> Any:
     """Broadcast and wait.
 
-    :raises _NoReply: nobody answers (exit code 69).
+    :raises Unreachable: nobody answers, or the broker does not (exit code 69).
     """
     try:
         replies = ctx.obj.app.control.broadcast(
             command, arguments=arguments, destination=destination, reply=True, timeout=timeout,
             callback=callback)
     except (OperationalError, OSError, ImproperlyConfigured) as exc:
-        raise click.ClickException(f'cannot reach the workers: {exc}') from exc
+        raise Unreachable(f'cannot reach the workers: {exc}') from exc
     if not replies:
-        raise _NoReply(NO_REPLY)
+        raise Unreachable(NO_REPLY)
     answered = {name for body in replies for name in body}
     silent = [name for name in destination or () if name not in answered]
     if silent:

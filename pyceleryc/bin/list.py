@@ -26,6 +26,8 @@ def bindings(ctx: click.Context, as_json: bool) -> None:
     """Show the bindings of queues, if the broker tells (RabbitMQ: with the package pyrabbit)."""
     try:
         with ctx.obj.app.connection_for_read() as connection:
+            for queue in ctx.obj.app.amqp.queues.values():
+                queue(connection.default_channel).declare()  # kombu tells of those only that this connection has declared
             found = connection.manager.get_bindings()
     except (NotImplementedError, AttributeError) as exc:
         raise click.UsageError('Your transport cannot list bindings.') from exc

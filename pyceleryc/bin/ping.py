@@ -5,7 +5,7 @@ import click
 from kombu.exceptions import OperationalError
 
 from pyceleryc._ping import TIMEOUT, VARIABLES, report
-from pyceleryc.bin.base import COMMA_SEPARATED_LIST, CeleryCommand, CeleryOption, handle_preload_options
+from pyceleryc.bin.base import COMMA_SEPARATED_LIST, CeleryCommand, CeleryOption, Unreachable, handle_preload_options
 from pyceleryc.exceptions import ImproperlyConfigured
 from pyceleryc.platforms import EX_UNAVAILABLE
 
@@ -42,7 +42,7 @@ def _by_broker(ctx: click.Context, timeout: float, destination: list[str] | None
         # The first answer will do, unless several nodes are asked.
         replies = ctx.obj.app.control.ping(destination=destination, timeout=timeout, limit=len(destination or (None,)))
     except (OperationalError, OSError, ImproperlyConfigured) as exc:
-        raise click.ClickException(f'cannot reach the workers: {exc}') from exc
+        raise Unreachable(f'cannot reach the workers: {exc}') from exc
     answered = sorted(name for reply in replies or () for name in reply)
     for name in answered:
         ctx.obj.echo(f'{name}: ok')

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from kombu import Consumer, Queue
 
+from pyceleryc.app.connections import transport_named
 from pyceleryc.app.drivers import broker_urls, scheme_of
-from pyceleryc.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
     from pyceleryc.app.base import Celery
@@ -43,27 +43,12 @@ FORK_PATIENCE = 1.0
 _SETTLE = ('ack', 'reject', 'requeue')
 _TEXTS = ('correlation_id', 'reply_to', 'message_id', 'type', 'user_id', 'app_id', 'cluster_id')
 
-#: What is to be installed for which transport of kombu.
-_EXTRAS = {
-    'sqs': 'sqs', 'mongodb': 'mongodb', 'sqla': 'sqlalchemy', 'sqlalchemy': 'sqlalchemy', 'sentinel': 'redis',
-    'zookeeper': 'zookeeper', 'consul': 'consul', 'slmq': 'slmq', 'pyro': 'pyro',
-}
-
 
 def check_transport(app: Celery) -> None:
     """Raise ImproperlyConfigured unless kombu has the transport of ``broker_read_url`` and can import it."""
     for url in broker_urls(app.conf.broker_read_url):
-        scheme = scheme_of(url).partition('+')[0]
-        try:
+        with transport_named(url):
             app.connection_for_read(url).get_transport_cls()
-        except KeyError:
-            raise ImproperlyConfigured(
-                f'There is no broker transport {scheme!r}: check the scheme of broker_url.') from None
-        except ImportError as exc:
-            extra = _EXTRAS.get(scheme)
-            package = f'pyceleryc[{extra}]' if extra else f'kombu[{scheme}]'
-            raise ImproperlyConfigured(
-                f'The broker transport {scheme!r} cannot be imported ({exc}): pip install "{package}".') from exc
 
 
 class Feed:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,5 +20,66 @@ MISSING = "raise ModuleNotFoundError(\"No module named 'redis'\", name='redis')\
 def test_redis_without_its_client(start: Start, project: Path, arguments: list[str]) -> None:
     (project / "redis.py").write_text(MISSING)
     command = start("-A", "proj", *arguments, BROKER="redis://127.0.0.1:1/0", BACKEND="disabled://")
-    assert command.end() == 1
+    assert command.end() in (1, 69)
     assert 'pip install "pyceleryc[redis]"' in command.output and "Traceback" not in command.output
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["inspect", "ping"], ["control", "enable_events"], ["ping"]])
+@pytest.mark.parametrize("broker, says", [
+    ("amqp://127.0.0.1:1//", "Connection refused"), ("nonesuch://x", "There is no broker transport 'nonesuch'"),
+])
+def test_workers_that_cannot_be_reached(start: Start, arguments: list[str], broker: str, says: str) -> None:
+    command = start("-A", "proj", *arguments, BROKER=broker, BACKEND="disabled://")
+    assert command.end() == 69
+    assert says in command.output and "Traceback" not in command.output
+
+
+def test_list_bindings_of_a_virtual_transport(start: Start, redis_url: str, unique: Callable[[str], str]) -> None:
+    queue = unique("queue")
+    command = start("-A", "proj", "list", "bindings", "--json", BROKER=redis_url, QUEUE=queue)
+    assert command.end() == 0
+    found = [row for row in json.loads(command.output) if row["destination"] == queue]
+    assert found == [{"destination": queue, "source": queue, "routing_key": queue}]
+
+
+# ---- finding the project ------------------------------------------------------------------------------------------------
+
+LATE = """
+import sys
+from celery import Celery
+
+app = Celery("late", broker="memory://")
+
+
+@app.task
+def late():
+    import beside
+    return beside.VALUE
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--workdir", "."]])
+def test_tasks_import_modules_beside_the_app_when_they_run(project: Path, options: list[str]) -> None:
+    """The program's own directory is where Python looks first, not the working directory; that one has to stay on the path."""
+    (project / "late.py").write_text(LATE)
+    (project / "beside.py").write_text("VALUE = 'found it'\n")
+    program = Path(sysconfig.get_path("scripts")) / "pyceleryc"
+    done = subprocess.run([str(program), *options, "-A", "late", "shell", "--python"], input="print(late())\n", cwd=project,
+                          capture_output=True, text=True, timeout=30)
+    assert "found it" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("options, says", [
+    (["-A", "proj:nonesuch"], "Module 'proj' has no attribute 'nonesuch'"),
+    (["-A", "broken"], "AttributeError(\"module 'os' has no attribute 'nonesuch'\")"),
+    (["-A", "os:getcwd"], "is no app, but <built-in function"),
+    (["--config", "nonesuch", "-A", "proj"], "--config nonesuch: No module named 'nonesuch'"),
+    (["--loader", "nonesuch.Loader", "-A", "proj"], "--loader nonesuch.Loader: No module named 'nonesuch'"),
+    (["--loader", "pyceleryc.loaders.app:Nonesuch", "-A", "proj"], "has no attribute 'Nonesuch'"),
+])
+def test_what_is_wrong_with_the_project_is_said(start: Start, project: Path, options: list[str], says: str) -> None:
+    (project / "broken.py").write_text("import os\nos.nonesuch\n")
+    command = start(*options, "report")
+    assert command.end() == 2
+    assert says in command.output
+    assert ("Traceback" in command.output) == ("broken" in options)  # where it is broken is what helps

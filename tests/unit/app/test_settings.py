@@ -258,6 +258,8 @@ def test_find_app(project: Path, files: dict[str, str], name: str) -> None:
     ('x = 1', 'fa_none:y', "Module 'fa_none' has no attribute 'y'"),
     ('import fa_missing_dependency', 'fa_bad', None),
     ('raise ValueError', 'fa_bad', None),
+    ('import os; os.nonesuch', 'fa_bad', None),
+    ('raise AttributeError("celery")', 'fa_bad', None),
 ])
 def test_find_app_fails(project: Path, text: str | None, name: str, message: str | None) -> None:
     if text is not None:

@@ -84,7 +84,7 @@ def test_one_command(app: Celery, unique) -> None:
 
 
 @pytest.mark.parametrize("url, says", [
-    ("nothing://", "unknown broker"), ("sqlite:////nowhere/x.db", "nowhere"), ("amqp://127.0.0.1:1//", "refused"),
+    ("nothing://", "There is no broker transport 'nothing'"), ("sqlite:////nowhere/x.db", "nowhere"), ("amqp://127.0.0.1:1//", "refused"),
 ])
 def test_no_such_broker(url: str, says: str) -> None:
     app = Celery("nowhere", broker=url, set_as_current=False)

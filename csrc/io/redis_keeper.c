@@ -369,10 +369,14 @@ write_look(pc_redis_keeper *k)
 {
     const pc_redis_names *names = k->names;
     k->looking = true;
-    pc_redis_scripts_begin(k->scripts, PC_SCRIPT_VISIBLE, 3, &k->args);
+    // blind we know no other rule for what dead workers of ours hold
+    pc_redis_scripts_begin(k->scripts, PC_SCRIPT_VISIBLE, k->blind ? 3 : 4, &k->args);
     pc_redis_args_add(&k->args, names->index);
     pc_redis_args_add(&k->args, names->unacked);
     pc_redis_args_add(&k->args, names->mutex);
+    if (!k->blind) {
+        pc_redis_args_add(&k->args, names->workers);
+    }
     pc_redis_args_printf(&k->args, "%.3f", k->visibility);
     pc_redis_args_str(&k->args, BATCH);
     pc_redis_args_add(&k->args, names->prefix);

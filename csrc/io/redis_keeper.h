@@ -15,7 +15,8 @@
  *   somebody has ended. Either way its connection has failed, and what has not started is forgotten.
  * - Kombu's rule, for Celery's workers: older than visibility_timeout means abandoned. What we hold
  *   is made young again four times in that span, so that the rule never meets it (an ETA beyond
- *   the timeout runs once, also in a mixed fleet). */
+ *   the timeout runs once, also in a mixed fleet); and we do not apply it to workers with a lease, whose
+ *   messages look old after the clock was set. */
 #ifndef PC_IO_REDIS_KEEPER_H
 #define PC_IO_REDIS_KEEPER_H
 

@@ -187,9 +187,10 @@ static const char beat[] = NOW
     "table.insert(out, 1, wait)\n"
     "return out\n";
 
-/* KEYS index, unacked, mutex. ARGV seconds, how many at most, prefix, separator, steps. Kombu's rule
- * for what Celery's workers hold: too old means abandoned. As one step it needs no mutex, but leaves
- * the work to a kombu that holds it. Returns the number of messages. */
+/* KEYS index, unacked, mutex, workers (or not). ARGV seconds, how many at most, prefix, separator, steps.
+ * Kombu's rule for what Celery's workers hold: too old means abandoned. As one step it needs no mutex, but
+ * leaves the work to a kombu that holds it. What one of `workers` holds is not abandoned, though it may look
+ * old, after the clock was set: it is made young. Returns the number of messages. */
 static const char visible[] = NOW REDELIVER LOOK_UP TARGET
     "local index, unacked = KEYS[1], KEYS[2]\n"
     "local prefix, sep, restored = ARGV[3], ARGV[4], 0\n"
@@ -206,8 +207,11 @@ static const char visible[] = NOW REDELIVER LOOK_UP TARGET
     "  redis.call('ZREM', index, tag)\n"
     "  redis.call('HDEL', unacked, tag)\n"
     "end\n"
-    "local old = redis.call('ZRANGEBYSCORE', index, '-inf', now - ARGV[1], 'LIMIT', 0, ARGV[2])\n"
-    "for _, tag in ipairs(old) do\n"
+    "local function is_held(tag)\n"
+    "  local worker = KEYS[4] and string.match(tag, '^(.*):%d+$')\n"
+    "  return worker and redis.call('ZSCORE', KEYS[4], worker)\n"
+    "end\n"
+    "local function restore(tag)\n"
     "  local value = redis.call('HGET', unacked, tag)\n"
     "  local text, exchange, key\n"
     "  if value then\n"
@@ -228,6 +232,10 @@ static const char visible[] = NOW REDELIVER LOOK_UP TARGET
     "    forget(tag)\n"
     "    restored = restored + 1\n"
     "  end\n"
+    "end\n"
+    "local old = redis.call('ZRANGEBYSCORE', index, '-inf', now - ARGV[1], 'LIMIT', 0, ARGV[2])\n"
+    "for _, tag in ipairs(old) do\n"
+    "  if is_held(tag) then redis.call('ZADD', index, 'XX', now, tag) else restore(tag) end\n"
     "end\n"
     "return restored\n";
 

@@ -541,6 +541,44 @@ test_redis_source_stays_young_and_takes_what_celery_left(void)
     end_world(&w);
 }
 
+static void
+look_now(redis_sink *sink)
+{
+    pc_redis_source *src = (pc_redis_source *)(void *)sink->source;
+    PC_ASSERT_INT(pc_loop_set_timer(sink->loop, &src->keeper.look, pc_mono_now(), NULL), 0);
+    redis_sink_for(sink, 0.2);
+}
+
+/* The clock was set ahead by more than the visibility_timeout: what a worker with a lease holds is not abandoned. Where
+ * nobody can see that a worker died, age is all there is. */
+void
+test_redis_source_what_is_held_is_not_abandoned(void)
+{
+    world w = make_world(false);
+    redis_sink_publish(w.producer, "", "q", 0, 0, 2);
+    redis_sink *sink = redis_sink_new(&w.config);
+    pc_redis_source *src = (pc_redis_source *)(void *)sink->source;
+    const char *p = w.rig.key_prefix;
+    const char *id = src->keeper.id;
+    sink->hold = true;
+    redis_sink_start(sink, "q", 5);
+    redis_sink_until(sink, &sink->count, 2);
+    redis_sink_for(sink, 0.1);
+    for (int blind = 0; blind <= 1; blind++) {
+        src->keeper.blind = blind;
+        PC_ASSERT_INT(redis_rig_int(&w.rig, "ZADD %sunacked_index 1 %s:1 1 %s:2", p, id, id), 0);
+        look_now(sink);
+        PC_ASSERT_INT(sink->count, blind ? 4 : 2);
+        PC_ASSERT_INT(redis_rig_int(&w.rig, "ZCOUNT %sunacked_index 0 1", p), 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        redis_sink_settle(sink, i, PC_ACK);
+    }
+    redis_sink_end(sink);
+    expect_nothing_left(&w);
+    end_world(&w);
+}
+
 /* ---- trouble ---- */
 
 void

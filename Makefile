@@ -121,7 +121,7 @@ types: build
 soak: build
 	@for script in tests/soak/*.py; do echo "$$script"; $(PY) "$$script" || exit 1; done
 
-# Result stores that need MariaDB, MongoDB, moto, azurite, Django; installs what is missing.
+# Result stores that need MariaDB, MongoDB, moto, azurite, PouchDB, Django; installs what is missing.
 check-stores: build
 	tests/soak/soak_stores.sh
 

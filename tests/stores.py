@@ -237,6 +237,24 @@ class PrivateMongoDB(PrivateServer):
         return listens(self.port)
 
 
+class PrivateCouchDB(PrivateServer):
+    """PouchDB's server, which speaks CouchDB's language (npm: express-pouchdb); NODE_MODULES says where it is installed."""
+
+    name = "couchdb"
+
+    @property
+    def url(self) -> str:
+        return f"couchdb://127.0.0.1:{self.port}/results"
+
+    def command(self) -> list[str]:
+        modules = os.environ.get("NODE_MODULES", "")
+        (self.directory / "node_modules").is_symlink() or (self.directory / "node_modules").symlink_to(modules)
+        return [find_program("node"), str(Path(__file__).parent / "soak" / "stores" / "couchdb.js"), str(self.port)]
+
+    def answers(self) -> bool:
+        return listens(self.port)
+
+
 @contextmanager
 def private(kind: type[PrivateServer]) -> Iterator[PrivateServer]:
     """A server of that kind."""

@@ -32,6 +32,7 @@ BACKEND_ALIASES = {
     'dynamodb': 'pyceleryc.backends.dynamodb:DynamoDBBackend',
     'mongodb': 'pyceleryc.backends.mongodb:MongoBackend',
     'mongodb+srv': 'pyceleryc.backends.mongodb:MongoBackend',
+    'couchdb': 'pyceleryc.backends.couchdb:CouchBackend',
     'database': 'pyceleryc.backends.database:DatabaseBackend',
     'db': 'pyceleryc.backends.database:DatabaseBackend',
     'file': 'pyceleryc.backends.filesystem:FilesystemBackend',
@@ -40,7 +41,7 @@ BACKEND_ALIASES = {
 }
 #: Stores of Celery for which there is no server or emulator to test them with.
 ELSEWHERE = frozenset({
-    'arangodb', 'cassandra', 'consul', 'cosmosdbsql', 'couchbase', 'couchdb', 'elasticsearch', 'gs'})
+    'arangodb', 'cassandra', 'consul', 'cosmosdbsql', 'couchbase', 'elasticsearch', 'gs'})
 NOT_HERE = """\
 The result store {0!r} of Celery is not part of pyceleryc. Use another one ({1}); or write a subclass of \
 pyceleryc.backends.base:KeyValueStoreBackend and set result_backend, or override_backends, to \

@@ -56,6 +56,7 @@ def make_app(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Calla
         "pylibmc": lambda: str(request.getfixturevalue("memcached_url")).replace("memcached", "pylibmc"),
         "azureblockblob": lambda: str(request.getfixturevalue("azurite_url")),
         "s3": lambda: "s3://",
+        "couchdb": lambda: str(request.getfixturevalue("couchdb_url")),
         "mongodb": lambda: str(request.getfixturevalue("mongodb_url")),
         "dynamodb": lambda: "dynamodb://key:s3cret@us-east-1/results?ttl_seconds=600",
     }
@@ -110,6 +111,12 @@ def azurite_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def mongodb_url() -> Iterator[str]:
     with stores.private(stores.PrivateMongoDB) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def couchdb_url() -> Iterator[str]:
+    with stores.private(stores.PrivateCouchDB) as server:
         yield server.url
 
 

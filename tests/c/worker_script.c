@@ -12,7 +12,7 @@
 #include "worker_world.h"
 
 static rig *the_rig;              // one a process; signal handlers need it
-static atomic_ulong interrupted;  // thread
+static atomic_ulong interrupted[8];  // threads; several limits may strike in one turn
 static _Thread_local volatile sig_atomic_t soft_now;
 
 int
@@ -27,14 +27,15 @@ rig_number(const pc_message *message)
 static bool
 soft_limit_reached(void)
 {
-    unsigned long self = (unsigned long)pthread_self();
+    bool reached = soft_now;
 
-    if (soft_now || atomic_compare_exchange_strong(&interrupted, &self, 0)) {
-        soft_now = 0;
-        atomic_fetch_add(&the_rig->shared->soft, 1);
-        return true;
+    for (size_t i = 0; i < sizeof interrupted / sizeof interrupted[0]; i++) {
+        unsigned long self = (unsigned long)pthread_self();
+        reached = atomic_compare_exchange_strong(&interrupted[i], &self, 0) || reached;
     }
-    return false;
+    soft_now = 0;
+    atomic_fetch_add(&the_rig->shared->soft, reached);
+    return reached;
 }
 
 /* true: interrupted by the soft limit */
@@ -240,8 +241,13 @@ static int
 interrupt_thread(void *ctx, unsigned long thread)
 {
     (void)ctx;
-    atomic_store(&interrupted, thread);
-    return 0;
+    for (size_t i = 0; i < sizeof interrupted / sizeof interrupted[0]; i++) {
+        unsigned long none = 0;
+        if (atomic_compare_exchange_strong(&interrupted[i], &none, thread)) {
+            return 0;
+        }
+    }
+    return -1;
 }
 
 static unsigned long

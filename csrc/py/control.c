@@ -9,6 +9,7 @@
 #include "py/config.h"
 #include "py/error.h"
 #include "py/settings.h"
+#include "py/soft_limit.h"
 
 PyObject *
 py_worker_task(py_worker *self, PyObject *args)
@@ -333,5 +334,6 @@ PyObject *
 py_worker_soft_due(py_worker *self, PyObject *unused)
 {
     (void)unused;
-    return PyBool_FromLong(self->child != NULL && pc_child_soft_due(self->child));
+    return PyBool_FromLong(self->child != NULL && pc_child_soft_due(self->child)
+                           && py_run_is_open(self->state, PyThread_get_thread_ident()));
 }

@@ -7,6 +7,7 @@
 #include "py/lazy.h"
 #include "py/producer.h"
 #include "py/saferepr.h"
+#include "py/soft_limit.h"
 #include "py/trace.h"
 #include "wire/json_out.h"
 #include "wire/result.h"
@@ -507,6 +508,7 @@ run_body(py_run *at)
     at->outcome->run_ns = pc_mono_now().ns - start.ns;
     bool returned = at->value != NULL;
     int rc = returned ? succeed(at) : fail(at);
+    py_run_close(at);
     if (rc == 0 && returned && at->outcome->state == PC_SUCCESS && (at->task->flags & PY_TASK_LOG)) {
         rc = log_success(at);
     }

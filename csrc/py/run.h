@@ -43,6 +43,10 @@ typedef struct py_run {
     PyObject *value;    // return value or exception
     pc_outcome *outcome;
     pc_buf *memory;
+    // while it is open
+    struct py_run *next;
+    unsigned long thread;
+    bool interrupted;
 } py_run;
 
 /* Runs at->task with at->args: fills the outcome (and at->value), whatever happens. */

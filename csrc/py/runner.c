@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "py/producer.h"
-#include "py/trace.h"
+#include "py/soft_limit.h"
 #include "py/worker.h"
 
 static void
@@ -14,10 +14,6 @@ run(void *ctx, pc_slice frame, pc_outcome *outcome, pc_buf *memory)
     py_worker *self = ctx;
     PyGILState_STATE gil = PyGILState_Ensure();
 
-    if (self->child == NULL) {
-        // a soft limit may have come when the task before was past its last line
-        (void)PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), NULL);
-    }
     py_tracer_run(self->tracer, frame, outcome, memory);
     PyGILState_Release(gil);
 }
@@ -66,6 +62,7 @@ child_start(void *ctx, int index, const pc_child *child)
     self->child = child;
     self->owner = PyThread_get_thread_ident();
     pc_worker_abandon(self->worker);
+    self->state->open = NULL;  // those of the parent's threads
     py_tracer_confirm_later(self->tracer);
     int code = call_for_code(self, "child_start", index, 1);
     PyGILState_Release(gil);
@@ -201,16 +198,16 @@ interrupt(void *ctx, unsigned long thread_id)
     py_worker *self = ctx;
     PyGILState_STATE gil = PyGILState_Ensure();
     PyObject *exception = PyObject_GetAttrString(self->hooks, "soft_limit_exception");
-    int found = 0;
+    int rc = -1;
 
     if (exception == NULL) {
         py_worker_report(self);
     } else {
-        found = PyThreadState_SetAsyncExc(thread_id, exception);
+        rc = py_run_interrupt(self->state, thread_id, exception);
         Py_DECREF(exception);
     }
     PyGILState_Release(gil);
-    return found == 1 ? 0 : -1;
+    return rc;
 }
 
 static unsigned long

@@ -73,6 +73,7 @@
 typedef struct py_state {
     PY_STATE_OBJECTS(PY_MEMBER)
     PY_STATE_NAMES(PY_NAME)
+    struct py_run *open;  // runs of messages whose outcome is not decided, of all threads
     uint64_t published;  // messages sent by our producers: the tracer flushes when it grew
     PyObject *keys[PY_KEY_SLOTS];  // recent dict keys by hash; NULL: free
 } py_state;

@@ -9,6 +9,7 @@
 #include "py/message.h"
 #include "py/run.h"
 #include "py/saferepr.h"
+#include "py/soft_limit.h"
 
 /* --- a message --------------------------------------------------------- */
 
@@ -158,6 +159,7 @@ py_tracer_run(PyObject *self, pc_slice frame, pc_outcome *outcome, pc_buf *memor
     py_run at = {.self = (py_tracer *)self, .message = &message, .head = &head, .outcome = outcome, .memory = memory};
 
     pc_buf_init(&scratch);
+    py_run_open(&at);
     *outcome = (pc_outcome){.state = PC_FAILURE, .want_notes = outcome->want_notes};
     if (pc_message_unpack(frame, &message, &err) < 0) {
         outcome->flags = PC_OUT_UNDECODABLE;
@@ -167,6 +169,7 @@ py_tracer_run(PyObject *self, pc_slice frame, pc_outcome *outcome, pc_buf *memor
     } else {
         run_message(&at);
     }
+    py_run_close(&at);
     pc_buf_fini(&scratch);
 }
 

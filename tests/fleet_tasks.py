@@ -128,6 +128,18 @@ def sleep(seconds):
     return "slept"
 
 
+def _hold(path):
+    """Tells in the file `path`.begun that it runs, until there is a file `path`."""
+    with open(f"{path}.begun", "w"):
+        while not os.path.exists(path):
+            time.sleep(0.02)
+    return "held"
+
+
+hold = app.task(_hold, name="fleet.hold")
+late_hold = app.task(_hold, name="fleet.late_hold", acks_late=True)
+
+
 @app.task(acks_late=True)
 def die(signum):
     os.kill(os.getpid(), signum)

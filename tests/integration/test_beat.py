@@ -144,13 +144,12 @@ def _runs(pid: str) -> bool:
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_signal_stores_the_schedule(project: Project, signum: int) -> None:
     beat = project.beat("--pidfile", "beat.pid")
-    project.wait_for(lambda: "Sending due task often" in project.log())
+    project.wait_for(lambda: project.log().count("Sending due task") >= 4)
     assert int((project.path / "beat.pid").read_text()) == beat.pid
-    time.sleep(1)
-    sent = project.log().count("Sending due task")
     beat.send_signal(signum)
-    assert beat.wait(10) == 0
-    assert int(project.python(READ)) in (sent, sent + 1)
+    assert beat.wait(20) == 0
+    sent = project.log().count("Sending due task")
+    assert int(project.python(READ)) in (sent - 1, sent)  # the signal may come between the line and the message
     assert not (project.path / "beat.pid").exists()
     assert not (project.path / "schedule-journal").exists()
 
@@ -159,11 +158,11 @@ def test_signal_stores_the_schedule(project: Project, signum: int) -> None:
 def test_kill_keeps_the_last_run(project: Project) -> None:
     """A run of hours ago is made up once; killed right after it, beat does not send it again."""
     project.beat().terminate()
-    project.started[-1].wait(10)
+    project.started[-1].wait(20)
     project.beat()
     project.wait_for(lambda: "beat: Starting..." in project.log())
     project.started[-1].terminate()
-    project.started[-1].wait(10)
+    project.started[-1].wait(20)
     project.python("""
 from datetime import timedelta
 from pyceleryc._beat_store import ScheduleFile

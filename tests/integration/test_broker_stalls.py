@@ -59,7 +59,8 @@ def check_refusals(app: Any, match: str) -> int:
     assert DEADLINE / 2 < seconds_until_refused(lambda: taken.append(task.delay(1)), match) < DEADLINE + SLACK
     held = app.amqp.producer.unconfirmed()
     assert 0 < held <= len(taken) <= WINDOW
-    assert seconds_until_refused(lambda: task.apply_async((1,), retry=False), match) < DEADLINE
+    # A busy machine may take its time once, but not always.
+    assert min(seconds_until_refused(lambda: task.apply_async((1,), retry=False), match) for _ in range(3)) < DEADLINE / 2
     assert seconds_until_refused(lambda: app.send_many([task.s(1), task.s(2)]), match) < DEADLINE + SLACK
     assert app.amqp.producer.unconfirmed() == held
     return len(taken)
@@ -125,7 +126,7 @@ def test_confirms_of_what_a_task_sends(
 from celery.exceptions import TimeoutError
 sent = tasks.{kind}_sender.delay({server.pid}, 7)
 try:
-    result = sent.get(timeout=30)
+    result = sent.get(timeout={30 if kind == 'early' else 5})
 except TimeoutError:
     result = "waits"
 """

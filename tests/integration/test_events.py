@@ -99,11 +99,12 @@ def test_all_events(amqp_url: str, unique: Callable[[str], str], worker: str, wa
             script = ("add = tasks.add.apply_async([1, 2], task_id='e-add'); tasks.fail.apply_async(['x'], task_id='e-fail')\n"
                       "tasks.again.apply_async(task_id='e-again'); tasks.tell.apply_async(task_id='e-tell')\n"
                       "tasks.quiet.apply_async(task_id='e-quiet')\n"
-                      "tasks.add.apply_async([1, 2], task_id='e-old', countdown=1.5, expires=1)\n"
-                      "tasks.nap.apply_async([30], task_id='e-nap')\nimport time; time.sleep(1.5)\n"
-                      f"app = tasks.app; app.control.terminate('e-nap', destination=[{node!r}], reply=True, timeout=15)\n"
+                      "tasks.add.apply_async([1, 2], task_id='e-old', countdown=1.5, expires=1, expiration=None)\n"
+                      "tasks.nap.apply_async([50], task_id='e-nap')\n"
                       "result = add.get(timeout=30)")
             assert side.client(script, env) == 3
+            watch.wait_for("task-started", "e-nap")
+            side.client(f"result = tasks.app.control.terminate('e-nap', destination=[{node!r}], reply=True, timeout=15)", env)
             watch.wait_for("task-revoked", "e-nap")
             events = watch.events
             check(watch, node)
@@ -172,13 +173,14 @@ class Seen:
     def _run(self) -> None:
         with self._app.connection_for_read() as connection:
             receiver = self._app.events.Receiver(connection, {"*": self._take})
-            consumer = receiver.consume(limit=None, timeout=0.2, wakeup=False)
-            receiver.on_consume_ready = lambda *a, **k: self._ready.set()
-            while not self._over.is_set():
-                try:
-                    next(consumer)
-                except TimeoutError:
-                    consumer = receiver.consume(limit=None, timeout=0.2, wakeup=False)
+            # One consumer all the time: its queue goes with it, and with the queue what comes before there is a new one.
+            with receiver.consumer_context() as (own, _, _):
+                self._ready.set()
+                while not self._over.is_set():
+                    try:
+                        own.drain_events(timeout=0.2)
+                    except TimeoutError:
+                        continue
 
     def _take(self, event: Any) -> None:
         self.state.event(event)

@@ -307,6 +307,8 @@ def test_pool_restart(app: Celery, pool: str, tmp_path: Path, monkeypatch: pytes
     """New processes, with new code of reloaded modules; what runs comes to its end."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    from pyceleryc.worker import state
+
     module = tmp_path / f"code_{app.conf.task_default_queue.replace('-', '_')}.py"
     module.write_text("ANSWER = 'old'\n")
     name = module.stem
@@ -322,7 +324,7 @@ def test_pool_restart(app: Celery, pool: str, tmp_path: Path, monkeypatch: pytes
     with embedded(app, pool=pool, concurrency=1, hostname="w@here", **QUIET):
         assert answer.delay(0).get(timeout=30)[0] == "old"
         running = answer.delay(1)
-        time.sleep(0.3)
+        wait_for(lambda: any(request.id == running.id for request in state.active_requests))
         module.write_text("ANSWER = 'brand new'\n")
         reply = app.control.pool_restart([name], reload=True, reply=True, limit=1, timeout=30)
         assert reply == [{"w@here": {"ok": "reload started"}}]

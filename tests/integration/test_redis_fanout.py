@@ -38,6 +38,14 @@ def lines(env: dict[str, str], count: int, timeout: float = 30) -> list[str]:
     return sorted(seen)
 
 
+def wait_for_listeners(probe: Redis) -> None:
+    """Until one worker has subscribed to both exchanges, and those of tests before are gone."""
+    deadline = time.monotonic() + 30
+    while probe("PUBSUB", "NUMPAT") != 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 @pytest.mark.limit(120)
 def test_everybody_gets_a_copy(env: dict[str, str], server: PrivateRedis) -> None:
     """Workers of both kinds and clients of both kinds; no keys of temporary queues are left."""
@@ -72,13 +80,10 @@ def test_broadcast_of_a_client_that_does_not_know_the_exchange(env: dict[str, st
 def test_listens_again_after_the_connection_was_cut(env: dict[str, str], server: PrivateRedis) -> None:
     with ours().worker({**env, "FLEET_NAME": "a"}, "-P", "solo") as worker:
         probe = Redis(server.url, 0)
-        assert probe("PUBSUB", "NUMPAT") == 2
+        wait_for_listeners(probe)
         probe("CLIENT", "KILL", "TYPE", "pubsub")
         worker.wait_for("not listening to fanout exchanges")
-        deadline = time.monotonic() + 30
-        while probe("PUBSUB", "NUMPAT") < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for_listeners(probe)
         probe.close()
         ours().client("tasks.news.delay(1)\nresult = None", env)
         assert lines(env, 1) == ["a-1"]

@@ -126,7 +126,7 @@ def test_no_memory(env: dict[str, str], server: PrivateRedis, probe: Redis) -> N
     with ours().worker(env, "-c", "1") as worker:
         send(env, 1)
         wait_for(env, {1})
-        script = "result = tasks.sleep.delay(1).get(timeout=30)"
+        script = "result = tasks.sleep.delay(2.5).get(timeout=30)"
         answer: list[Any] = []
         waiting = threading.Thread(target=lambda: answer.append(ours().client(script, env)))
         waiting.start()
@@ -134,7 +134,7 @@ def test_no_memory(env: dict[str, str], server: PrivateRedis, probe: Redis) -> N
         probe("CONFIG", "SET", "maxmemory", "1")
         found = ours().client(FAIL, env)
         assert "OperationalError" in found and "OOM" in found
-        time.sleep(1)
+        worker.wait_for("OOM", 20)  # the task has ended, and its result waits
         assert load(worker) < BUSY
         assert not answer
         probe("CONFIG", "SET", "maxmemory", "0")

@@ -120,7 +120,7 @@ def sides(cluster: Cluster) -> list[str]:
 
 
 def test_nodes_that_are_not_there(cluster: Cluster) -> None:
-    code, output = cluster.run("ours", "inspect", "-t", "1", "ping", to=f"{cluster.node},nobody@here,x@here")
+    code, output = cluster.run("ours", "inspect", "-t", "3", "ping", to=f"{cluster.node},nobody@here,x@here")
     assert code == 0 and "1 node online" in output and "No reply from nobody@here, x@here" in output
     code, output = cluster.run("ours", "status", "-t", "0.5", to="nobody@here")
     assert code == 69 and "No nodes replied within time constraint" in output
@@ -178,11 +178,11 @@ def test_structures_of_both_are_alike(cluster: Cluster) -> None:
 
 def test_requests(cluster: Cluster) -> None:
     """What runs, waits and is scheduled, with the same fields for both."""
-    cluster.python("tasks.nap.apply_async([4], task_id='n1'); tasks.nap.apply_async([4], task_id='n2')\n"
+    cluster.python("tasks.nap.apply_async([50], task_id='n1'); tasks.nap.apply_async([50], task_id='n2')\n"
                    "tasks.add.apply_async([1, 2], task_id='n3'); tasks.add.apply_async([3, 4], countdown=60, task_id='n4')\n"
                    "result = None")
     script = (f"i = app.control.inspect({cluster.node!r}, timeout=15)\n"
-              "import time; end = time.time() + 10\n"
+              "import time; end = time.time() + 30\n"
               "while len(i.active()) < 2 and time.time() < end: pass\n"
               "result = [i.active(), i.reserved(), i.scheduled(), i.query_task('n1', 'n4', 'x')]")
     active, reserved, scheduled, known = cluster.python(script)
@@ -190,7 +190,7 @@ def test_requests(cluster: Cluster) -> None:
     first = active[0]
     assert set(first) == {"id", "name", "args", "kwargs", "type", "hostname", "time_start", "acknowledged",
                           "delivery_info", "worker_pid"}
-    assert (first["args"], first["kwargs"], first["acknowledged"], first["hostname"]) == ([4], {}, True, cluster.node)
+    assert (first["args"], first["kwargs"], first["acknowledged"], first["hostname"]) == ([50], {}, True, cluster.node)
     assert set(first["delivery_info"]) == {"exchange", "routing_key", "priority", "redelivered"}
     assert abs(first["time_start"] - time.time()) < 30 and isinstance(first["worker_pid"], int)
     assert [info["id"] for info in reserved] == ["n3"]
@@ -204,9 +204,11 @@ def test_requests(cluster: Cluster) -> None:
 
 def test_revoke(cluster: Cluster) -> None:
     for by in sides(cluster):
-        script = ("from celery.exceptions import TaskRevokedError\n"
-                  "held = tasks.add.apply_async([1, 2], countdown=3)\nruns = tasks.nap.delay(20)\nimport time; time.sleep(1)\n"
+        script = ("import time\nfrom celery.exceptions import TaskRevokedError\n"
+                  "held = tasks.add.apply_async([1, 2], countdown=3)\nruns = tasks.nap.delay(50)\n"
                   f"app.control.revoke(held.id, destination=[{cluster.node!r}], reply=True, timeout=15)\n"
+                  f"i, end = app.control.inspect([{cluster.node!r}], timeout=15), time.time() + 30\n"
+                  f"while runs.id not in [one['id'] for one in i.active()[{cluster.node!r}]] and time.time() < end: pass\n"
                   f"app.control.terminate(runs.id, destination=[{cluster.node!r}], reply=True, timeout=15, signal='KILL')\n"
                   "said = []\n"
                   "for result in (held, runs):\n"

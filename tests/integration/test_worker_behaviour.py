@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from commands import wait_until
 from fleet import Side, ours
 
 
@@ -44,10 +46,9 @@ def test_hard_time_limit(side: Side, env: dict[str, str]) -> None:
     """T-178: the child is killed and replaced, the state is FAILURE TimeLimitExceeded."""
     with side.worker(env, "-c", "1") as worker:
         seen = side.client(OUTCOME + "result = [outcome(tasks.too_long.delay()), outcome(tasks.add.delay(1, 2))]", env)
-        text = worker.text()
+        worker.wait_for("Hard time limit (1s) exceeded for fleet_tasks.too_long")
     assert seen[0][:2] == ["TimeLimitExceeded", "FAILURE"]
     assert seen[1] == [3, "SUCCESS"]
-    assert "Hard time limit (1s) exceeded for fleet_tasks.too_long" in text
 
 
 def test_soft_time_limit(side: Side, env: dict[str, str]) -> None:
@@ -59,11 +60,10 @@ result = [outcome(tasks.interrupted.delay(True)), outcome(tasks.interrupted.dela
           first == tasks.pid.delay().get(timeout=20)]
 """
         caught, raised, same = side.client(script, env)
-        text = worker.text()
+        worker.wait_for("Soft time limit (0.5s) exceeded")
     assert caught == ["cleaned up", "SUCCESS"]
     assert raised[:2] == ["SoftTimeLimitExceeded", "FAILURE"]
     assert same
-    assert "Soft time limit (0.5s) exceeded" in text
 
 
 def test_limits_of_the_call_win(side: Side, env: dict[str, str]) -> None:
@@ -123,44 +123,45 @@ def test_more_held_tasks_than_prefetch(side: Side, env: dict[str, str]) -> None:
     with side.worker(env, "-c", "1"):
         script = """
 import time
-held = [tasks.now.apply_async(countdown=3) for _ in range(50)]
 started = time.time()
-quick = tasks.add.delay(1, 1).get(timeout=2)
-result = [quick, min(r.get(timeout=20) for r in held) - started]
+held = [tasks.now.apply_async(countdown=3) for _ in range(50)]
+quick = tasks.now.delay().get(timeout=20)
+first = min(r.get(timeout=20) for r in held)
+result = [first - quick, first - started]
 """
-        quick, first = side.client(script, env)
-    assert quick == 2
-    assert first >= 2.5
+        lead, first = side.client(script, env)
+    assert lead > 0
+    assert first >= 3
 
 
-def test_warm_shutdown_gives_back_at_once(side: Side, env: dict[str, str]) -> None:
+def test_warm_shutdown_gives_back_at_once(side: Side, env: dict[str, str], tmp_path: Path) -> None:
     """SIGTERM: what runs is finished and stored, held and prefetched messages are in the queue again, exit code 0."""
     with side.worker(env, "-c", "1") as worker:
-        side.client("tasks.sleep.apply_async((2,), task_id='runs-' + tasks.app.conf.task_default_queue)\n"
+        side.client(f"tasks.hold.apply_async(({str(tmp_path / 'end')!r},), task_id='runs-' + tasks.app.conf.task_default_queue)\n"
                     "[tasks.now.apply_async(countdown=600) for _ in range(10)]\n"
                     "[tasks.add.delay(n, n) for n in range(3)]\nresult = None", env)
-        worker.wait_for("sleep[runs-")
-        time.sleep(0.5)
+        wait_until((tmp_path / "end.begun").exists)
+        wait_until(lambda: worker.text().count("received") == 14)
+        assert waiting(side, env) == 0
         worker.process.send_signal(signal.SIGTERM)
-        time.sleep(0.7)
-        assert worker.process.poll() is None, "a task is still running"
-        assert waiting(side, env) >= 12, "given back while the other task runs on"
+        wait_until(lambda: waiting(side, env) == 13)
+        assert worker.process.poll() is None, "given back while the other task runs on"
+        (tmp_path / "end").touch()
         assert worker.process.wait(20) == 0
     state = side.client("r = tasks.app.AsyncResult('runs-' + tasks.app.conf.task_default_queue)\nresult = r.get(timeout=30)", env)
-    assert state == "slept"
+    assert state == "held"
     assert waiting(side, env) == 13
 
 
-def test_cold_shutdown(side: Side, env: dict[str, str]) -> None:
+def test_cold_shutdown(side: Side, env: dict[str, str], tmp_path: Path) -> None:
     """SIGQUIT: what runs is cancelled; a late-ack task goes back, an early-ack one is marked."""
     with side.worker(env, "-c", "2") as worker:
-        side.client("tasks.sleep.apply_async((30,), task_id='cold-' + tasks.app.conf.task_default_queue)\n"
-                    "tasks.late.delay(1, 30)\nresult = None", env)
-        worker.wait_for("late[")
-        time.sleep(0.7)
-        started = time.monotonic()
+        early, late = tmp_path / "early", tmp_path / "late"
+        side.client(f"tasks.hold.apply_async(({str(early)!r},), task_id='cold-' + tasks.app.conf.task_default_queue)\n"
+                    f"tasks.late_hold.delay({str(late)!r})\nresult = None", env)
+        for path in (early, late):
+            wait_until(path.with_suffix(".begun").exists)
         assert worker.stop(signal.SIGQUIT) == 1
-        assert time.monotonic() - started < 25
     assert waiting(side, env) == 1
     assert side.client("result = tasks.app.AsyncResult('cold-' + tasks.app.conf.task_default_queue).state", env) == "RETRY"
 
@@ -170,7 +171,6 @@ def test_queue_deleted_under_the_worker(side: Side, env: dict[str, str]) -> None
         assert side.client("result = tasks.add.delay(1, 1).get(timeout=20)", env) == 2
         side.client("tasks.app.amqp.producer.remove(tasks.app.conf.task_default_queue, 5.0)\nresult = None", env)
         worker.wait_for("cancelled")
-        time.sleep(0.5)
         assert side.client("result = tasks.add.delay(1, 2).get(timeout=20)", env) == 3
 
 

@@ -99,10 +99,12 @@ def test_c072_c073_policy_is_merged_over_the_default(nobody):
 
 
 def test_c074_c075_c076_pauses(nobody):
-    """interval_max is the longest pause of all, as documented (not longer than interval_start by so much): without it each of
-    these would take a minute."""
-    policy = {"max_retries": 3, "interval_start": 0.2, "interval_step": 20, "interval_max": 0.3}
+    """interval_max is the longest pause of all, as documented (not longer than interval_start by so much): without it the second
+    would take 21 seconds, the last 60."""
+    policy = {"max_retries": 3, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 0.3}
     assert 0.2 + 0.3 + 0.3 <= seconds_until_refused(nobody, retry_policy=policy) < 15
+    policy = {"max_retries": 12, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 0.1}
+    assert 12 * 0.1 <= seconds_until_refused(nobody, retry_policy=policy) < 15
     policy = {"max_retries": 3, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 60}
     assert 0.1 + 0.3 + 0.5 <= seconds_until_refused(nobody, retry_policy=policy) < 15
     policy = {"max_retries": 2, "interval_start": 20, "interval_step": 20, "interval_max": 0.1}

@@ -66,7 +66,7 @@ class AsyncResult(ResultBase):
     def __del__(self) -> None:
         # Sending a task whose result is wanted made the backend listen for it.
         backend = self.__dict__.get('backend')
-        if backend is not None and backend.wants_task_call and self._cache is None:
+        if backend is not None and backend.wants_task_call:
             backend.remove_pending_result(self)
 
     # -- waiting ------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from kombu.exceptions import DecodeError, EncodeError, OperationalError
@@ -53,6 +53,8 @@ class Client:
         self.reply_queue = uuid()
         #: Ids that were announced and that nobody has waited for.
         self.announced: set[str] = set()
+        #: Ids that somebody has waited for in vain, and may again.
+        self.left: set[str] = set()
 
     @classmethod
     def shared(cls, config: dict[str, Any]) -> Client:
@@ -94,8 +96,9 @@ class Client:
 
     def renounce(self, task_id: str) -> None:
         """End :meth:`announce`.  Called by destructors, so it must not make anything."""
-        if task_id in self.announced:
+        if task_id in self.announced or task_id in self.left:
             self.announced.discard(task_id)
+            self.left.discard(task_id)
             results = self._results
             if results is not None:
                 results.unwatch(task_id)
@@ -105,6 +108,7 @@ class Client:
         with self._lock:
             self._results = self._redis = None
             self.announced.clear()
+            self.left.clear()
 
     def after_fork(self) -> None:
         """In the child: drop the parent's connections without touching them."""
@@ -279,16 +283,38 @@ class CoreBackend(Backend):
             meta = self.get_task_meta(task_id)
             if meta['status'] in self.READY_STATES:
                 return meta
+        try:
+            meta = self._await_ready(task_id, deadline, interval, on_interval, on_message)
+        except BaseException:
+            self._leave((task_id,))
+            raise
+        self._settle(task_id)
+        return self._remember(task_id, meta)
+
+    def _await_ready(
+        self, task_id: str, deadline: float | None, interval: float, on_interval: Any, on_message: Any,
+    ) -> Any:
         pause = REREAD if on_interval is None else interval
         while True:
             meta = self._next_meta(task_id, _left(deadline, pause), on_message)
             if meta['status'] in self.READY_STATES:
-                client.results.unwatch(task_id)
-                return self._remember(task_id, meta)
+                return meta
             if deadline is not None and time.monotonic() >= deadline:
                 raise self.TimeoutError('The operation timed out.')
             if on_interval is not None:
                 on_interval()
+
+    def _leave(self, task_ids: Iterable[str]) -> None:
+        """Nobody waits for these any more, though they are not ready.
+
+        Where results tell when nobody holds them, states that arrive until then are kept for who waits again.
+        """
+        client = self.core
+        for task_id in task_ids:
+            if not self.wants_task_call:
+                client.results.unwatch(task_id)
+            elif task_id not in client.announced:
+                client.left.add(task_id)
 
     def _next_meta(self, task_id: str, seconds: float, on_message: Any) -> Any:
         """Return the next state that arrives, or the stored one if none does."""
@@ -331,10 +357,13 @@ class CoreBackend(Backend):
         self._ensure_not_eager()
         deadline = None if timeout is None else time.monotonic() + timeout
         waiting = dict.fromkeys(task_ids)
-        if self.reads_many and on_message is None:
-            yield from self._read_as_they_come(waiting, deadline, interval, on_interval)
-            return
-        yield from self._gather(waiting, deadline, interval, on_message, on_interval)
+        try:
+            if self.reads_many and on_message is None:
+                yield from self._read_as_they_come(waiting, deadline, interval, on_interval)
+            else:
+                yield from self._gather(waiting, deadline, interval, on_message, on_interval)
+        finally:
+            self._leave(waiting)
 
     def _gather(
         self, waiting: dict[str, Any], deadline: float | None, interval: float, on_message: Any, on_interval: Any,
@@ -388,6 +417,7 @@ class CoreBackend(Backend):
 
     def _settle(self, task_id: str) -> None:
         self.core.announced.discard(task_id)
+        self.core.left.discard(task_id)
         self.core.results.unwatch(task_id)
 
     def read_many(self, task_ids: list[str]) -> Iterator[tuple[str, Any]]:

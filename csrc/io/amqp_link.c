@@ -7,11 +7,17 @@
 #define PAUSE_MAX (2 * PC_NS_PER_SEC)
 #define REST (100 * PC_NS_PER_MS)  // a full queue does not empty faster by asking
 
+/* The timer is always set, if only for "never": moving cannot fail. */
 static void
 set_retry(pc_amqp_link *link, int64_t ns)
 {
-    // Memory for the timer's place in the heap is all that can fail; the next wake() tries again.
     (void)pc_loop_set_timer(link->loop, &link->retry, pc_mono_add(pc_mono_now(), ns), NULL);
+}
+
+static void
+clear_retry(pc_amqp_link *link)
+{
+    (void)pc_loop_set_timer(link->loop, &link->retry, PC_MONO_NEVER, NULL);
 }
 
 static void
@@ -38,7 +44,7 @@ static void
 connect_now(pc_amqp_link *link)
 {
     pc_err err = {0};
-    pc_loop_clear_timer(link->loop, &link->retry);
+    clear_retry(link);
     if (pc_amqp_conn_open(&link->conn, &err) < 0) {
         on_down(link, &err);
     }
@@ -49,6 +55,7 @@ on_retry(void *ctx, pc_mono now)
 {
     pc_amqp_link *link = ctx;
     (void)now;
+    clear_retry(link);  // the place it had until now is still free
     link->resting = false;
     if (pc_amqp_conn_is_closed(&link->conn)) {
         connect_now(link);
@@ -174,6 +181,10 @@ pc_amqp_link_init(pc_amqp_link *link, pc_loop *loop, const pc_broker_config *con
         link->loop = NULL;
         return -1;
     }
+    if (pc_loop_set_timer(loop, &link->retry, PC_MONO_NEVER, err) < 0) {
+        pc_amqp_link_fini(link);
+        return -1;
+    }
     return 0;
 }
 
@@ -225,14 +236,14 @@ pc_amqp_link_send(pc_amqp_link *link)
 void
 pc_amqp_link_close(pc_amqp_link *link)
 {
-    pc_loop_clear_timer(link->loop, &link->retry);
+    clear_retry(link);
     pc_amqp_conn_close(&link->conn);
 }
 
 void
 pc_amqp_link_drop(pc_amqp_link *link)
 {
-    pc_loop_clear_timer(link->loop, &link->retry);
+    clear_retry(link);
     pc_amqp_conn_drop(&link->conn);
     (void)pc_amqp_window_restart(&link->window, NULL);
 }

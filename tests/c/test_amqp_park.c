@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "amqp_fixture.h"
+#include "base/mem.h"
 #include "harness.h"
 
 typedef struct garage {
@@ -105,4 +106,31 @@ test_amqp_park_leaves_what_would_be_doubled_or_lost(void)
     PC_ASSERT(try_to_park(&queue, pc_slice_of(blind, sizeof blind - 1), &err) < 0 && err.code == PC_ENOTFOUND);
     queue.queue_arguments = pc_slice_of(refuses, sizeof refuses - 1);
     PC_ASSERT(try_to_park(&queue, pc_slice_of(plain, sizeof plain - 1), &err) < 0 && err.code == PC_ENOTFOUND);
+}
+
+/* Whichever allocation fails: the message is refused, or it is settled one way or the other. */
+void
+test_amqp_park_survives_the_lack_of_memory(void)
+{
+    pc_broker_config config = amqp_config();
+    pc_queue from = amqp_queue("pc-test-no-memory");
+    pc_message message = amqp_message(from.name, "far", 3);
+    bool whole = false;
+    message.tag = 7;
+    for (int n = 0; !whole; n++) {
+        pc_err err = {0};
+        garage g = {.loop = pc_loop_new(NULL)};
+        pc_amqp_park_init(&g.park, g.loop, &config, on_settle, &g, NULL);
+        pc_mem_fail_after(n);
+        bool taken = pc_amqp_park_put(&g.park, &message, &from, PC_NS_PER_SEC, &err) == 0;
+        pc_mono end = in_seconds(3);
+        while (taken && g.acked + g.requeued == 0 && pc_mono_now().ns < end.ns) {
+            (void)pc_loop_step(g.loop, end, NULL);
+        }
+        PC_ASSERT(!taken || g.acked + g.requeued == 1, "allocation %d", n);
+        whole = g.acked == 1 && n > 100;
+        pc_mem_fail_after(-1);
+        pc_amqp_park_fini(&g.park);
+        pc_loop_free(g.loop);
+    }
 }

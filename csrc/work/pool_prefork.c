@@ -139,6 +139,7 @@ restart(pc_pool *base)
     pc_prefork *pool = (pc_prefork *)base;
 
     for (int i = 0; i < pool->len; i++) {
+        pool->slots[i]->outdated = true;
         if (pool->slots[i]->state == PC_SLOT_UP) {
             pc_slot_retire(pool->slots[i]);
         }

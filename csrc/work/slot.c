@@ -197,7 +197,7 @@ came_up(pc_slot *child)
     child->was_up = true;
     pc_loop_clear_timer(pool->base.loop, &child->hurry);
     pool->base.hooks.child(pool->base.hooks.ctx, child->index, child->pid, true, NULL);
-    if (child->index >= pool->size) {  // the pool shrank meanwhile
+    if (child->outdated || child->index >= pool->size) {  // the pool was restarted, or shrank, meanwhile
         pc_slot_retire(child);
     }
 }

@@ -43,6 +43,7 @@ typedef struct pc_slot {
     pc_buf out;
     bool want_write;
     bool was_up;
+    bool outdated;     // forked before a restart: retired as soon as it is up
     bool stalled;      // what was queued here was taken back: nothing more until it answers
     bool ended;        // the end of its stream was seen
     bool starved;      // no memory to read with: not watched until the next look

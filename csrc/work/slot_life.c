@@ -222,6 +222,7 @@ adopt(pc_slot *child, pid_t pid, int fd, pc_err *err)
     child->fd = fd;
     child->state = PC_SLOT_STARTING;
     child->was_up = false;
+    child->outdated = false;
     child->given = 0;
     child->done = 0;
     child->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);

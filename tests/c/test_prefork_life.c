@@ -131,6 +131,24 @@ test_resize(void)
     finish(&r);
 }
 
+/* Those that are being started were forked from what the restart is to replace. */
+void
+test_restart_while_children_start(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 3);
+    rig_task(&r, "task", true);
+    PC_ASSERT_INT(pc_worker_start(r.worker, NULL), 0);
+    pc_worker_restart_pool(r.worker);
+    RIG_UNTIL(&r, r.ups == 6 && r.deaths == 3);
+    rig_send(&r, 1, "task", "ok");
+    RIG_UNTIL(&r, r.settled == 1);
+    rig_turns(&r, 50);
+    PC_ASSERT_INT(r.forks, 6);
+    finish(&r);
+}
+
 /* The second pool's children hold copies of the first one's sockets: it ends in order nevertheless. */
 void
 test_two_pools_in_one_process(void)

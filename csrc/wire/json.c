@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* yajl does not check its allocations, so they come from an arena that leaves the
+/* Text of the usual kind goes the quick way (json_plain.h), all other through yajl.
+ *
+ * yajl does not check its allocations, so they come from an arena that leaves the
  * parser by longjmp when memory is out. Nothing of yajl's is freed one by one: the
  * arena goes as a whole. Small documents live in its stack part only. */
 #include "wire/json.h"
@@ -11,6 +13,7 @@
 
 #include "base/list.h"
 #include "base/mem.h"
+#include "wire/json_plain.h"
 
 #define ARENA_SIZE 6144
 #define TEXT_MAX ((size_t)1 << 30)  // yajl aborts on buffers near 2 GiB
@@ -118,33 +121,11 @@ on_boolean(void *ctx, int value)
     return p->visit->boolean == NULL || p->visit->boolean(p->ctx, value) == 0;
 }
 
-/* False when it is no integer or does not fit. */
-static bool
-parse_int64(const char *text, size_t len, int64_t *out)
-{
-    bool negative = text[0] == '-';
-    uint64_t value = 0;
-    uint64_t limit = (uint64_t)INT64_MAX + (negative ? 1 : 0);
-    for (size_t i = negative ? 1 : 0; i < len; i++) {
-        unsigned digit = (unsigned)text[i] - '0';
-        if (digit > 9 || value > (limit - digit) / 10) {
-            return false;
-        }
-        value = value * 10 + digit;
-    }
-    *out = negative ? (int64_t)(0 - value) : (int64_t)value;
-    return true;
-}
-
 static int
 on_number(void *ctx, const char *text, size_t len)
 {
     parser *p = ctx;
-    int64_t value;
-    if (parse_int64(text, len, &value)) {
-        return p->visit->integer == NULL || p->visit->integer(p->ctx, value) == 0;
-    }
-    return p->visit->number == NULL || p->visit->number(p->ctx, pc_slice_of(text, len)) == 0;
+    return pc_json_number(p->visit, p->ctx, pc_slice_of(text, len)) == 0;
 }
 
 static int
@@ -268,8 +249,8 @@ surrogates_paired(pc_slice text)
 static bool
 decidable(pc_slice text)
 {
-    return text.len > 0 && text.len <= TEXT_MAX && memchr(text.ptr, '\v', text.len) == NULL
-           && memchr(text.ptr, '\f', text.len) == NULL && surrogates_paired(text);
+    return memchr(text.ptr, '\v', text.len) == NULL && memchr(text.ptr, '\f', text.len) == NULL
+           && surrogates_paired(text);
 }
 
 static pc_code
@@ -298,15 +279,13 @@ parse(parser *p, pc_slice text)
     return status == yajl_status_ok ? PC_OK : PC_EFALLBACK;
 }
 
-int
-pc_json_visit(pc_slice text, const pc_visit *visit, void *ctx, pc_err *err)
+/* Anything that the quick way leaves open. */
+static pc_code
+walk(pc_slice text, const pc_visit *visit, void *ctx)
 {
     parser p;
-    if (err != NULL) {
-        err->code = PC_OK;  // so that we see whether a callback filled it
-    }
     if (!decidable(text)) {
-        return pc_fail(err, PC_EFALLBACK, "JSON text is empty, too large or unusual");
+        return PC_EFALLBACK;
     }
     p.visit = visit;
     p.ctx = ctx;
@@ -316,7 +295,19 @@ pc_json_visit(pc_slice text, const pc_visit *visit, void *ctx, pc_err *err)
     pc_link_init(&p.heap);
     pc_code code = parse(&p, text);
     arena_fini(&p);
-    switch (code) {
+    return code;
+}
+
+int
+pc_json_visit(pc_slice text, const pc_visit *visit, void *ctx, pc_err *err)
+{
+    if (err != NULL) {
+        err->code = PC_OK;  // so that we see whether a callback filled it
+    }
+    if (text.len == 0 || text.len > TEXT_MAX) {
+        return pc_fail(err, PC_EFALLBACK, "JSON text is empty or too large");
+    }
+    switch (pc_json_is_plain(text) ? pc_json_plain_walk(text, visit, ctx) : walk(text, visit, ctx)) {
     case PC_OK:
         return 0;
     case PC_ENOMEM:

@@ -113,7 +113,7 @@ def test_waiting_for_many_ends_with_an_error() -> None:
         calls = []
         with pytest.raises(TimeoutError):
             list(app.backend.get_many(["1", "2"], timeout=0.3, interval=0.1, on_interval=lambda: calls.append(1)))
-        assert 2 <= len(calls) <= 4
+        assert 1 <= len(calls) <= 4
         server.kill()
         receiver = app.backend.core.results.receiver
         deadline = time.monotonic() + 10

@@ -97,10 +97,10 @@ def test_no_such_broker(url: str, says: str) -> None:
 def test_copy_and_move(app: Celery, unique) -> None:
     source, dest = unique("source"), unique("dest")
     ids = put(app, source, "a", "b", "a")
-    copied = run(app, "migrate", URL, URL, "-Q", f"{source}:{dest}", "-t", "0.1")
+    copied = run(app, "migrate", URL, URL, "-Q", f"{source}:{dest}", "-n", "3", "-t", "20")
     assert copied.exit_code == 0 and copied.output == "Migrated 3 messages.\n"
     assert take(app, dest) == ids
-    moved = run(app, "migrate", URL, URL, "-Q", f"{source}:{dest}", "-t", "0.1", "-a", "-T", "a")
+    moved = run(app, "migrate", URL, URL, "-Q", f"{source}:{dest}", "-n", "2", "-t", "20", "-a", "-T", "a")
     assert moved.output == "Migrated 2 messages, passed over 1.\n"
     assert take(app, dest) == [ids[0], ids[2]] and take(app, source) == [ids[1]]
 
@@ -111,7 +111,7 @@ def test_from_a_file_to_another_broker(app: Celery, unique, tmp_path) -> None:
     small = Celery("small", broker=url, set_as_current=False)
     small.conf.task_default_queue = queue
     ids = [small.send_task("a", (number,)).id for number in range(3)]
-    done = run(app, "migrate", url, URL, "-Q", queue, "-a", "-t", "0.1")
+    done = run(app, "migrate", url, URL, "-Q", queue, "-a", "-n", "3", "-t", "20")
     assert done.exit_code == 0 and done.output == "Migrated 3 messages.\n"
     assert take(app, queue) == ids and small.control.purge() == 0
 
@@ -126,7 +126,7 @@ def test_limit(app: Celery, unique) -> None:
 def test_copies_are_the_same(app: Celery, unique) -> None:
     source, dest = unique("source"), unique("dest")
     put(app, source, "a", compression="gzip", priority=3, expiration=30, correlation_id="c", reply_to="r")
-    run(app, "migrate", URL, URL, "-Q", f"{source}:{dest}", "-t", "0.1")
+    run(app, "migrate", URL, URL, "-Q", f"{source}:{dest}", "-n", "1", "-t", "20")
     with app.connection() as connection:
         one, two = (app.amqp.queues[name](connection.default_channel).get(no_ack=True) for name in (source, dest))
     assert two.headers.pop("compression") == "application/x-gzip"  # kombu gives messages back without
@@ -176,5 +176,5 @@ def test_undecodable_bodies_are_moved(app: Celery, unique) -> None:
         connection.Producer(auto_declare=False).publish(
             b"\x80\x04.", routing_key=source, headers={"id": "x", "task": "a"}, content_type="application/x-python-serialize",
             content_encoding="binary")
-    assert "Migrated 1 message." in run(app, "migrate", URL, URL, "-Q", f"{source}:{dest}", "-a", "-t", "0.1").output
+    assert "Migrated 1 message." in run(app, "migrate", URL, URL, "-Q", f"{source}:{dest}", "-a", "-t", "1").output
     assert take(app, dest) == ["x"]

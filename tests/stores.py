@@ -238,7 +238,7 @@ class PrivateMongoDB(PrivateServer):
 
 
 class PrivateCouchDB(PrivateServer):
-    """PouchDB's server, which speaks CouchDB's language (npm: express-pouchdb); NODE_MODULES says where it is installed."""
+    """PouchDB's server, which speaks CouchDB's language (npm: express-pouchdb)."""
 
     name = "couchdb"
 
@@ -247,12 +247,63 @@ class PrivateCouchDB(PrivateServer):
         return f"couchdb://127.0.0.1:{self.port}/results"
 
     def command(self) -> list[str]:
-        modules = os.environ.get("NODE_MODULES", "")
-        (self.directory / "node_modules").is_symlink() or (self.directory / "node_modules").symlink_to(modules)
-        return [find_program("node"), str(Path(__file__).parent / "soak" / "stores" / "couchdb.js"), str(self.port)]
+        return node_server(self.directory, "couchdb.js", self.port)
 
     def answers(self) -> bool:
         return listens(self.port)
+
+
+class PrivateFirestore(PrivateServer):
+    """An emulator of Firestore (npm: @firestore-emulator/server), as far as counters need it."""
+
+    name = "firestore"
+
+    @property
+    def url(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        return node_server(self.directory, "firestore.js", self.port)
+
+    def answers(self) -> bool:
+        return listens(self.port)
+
+
+class PrivateStorage(PrivateServer):
+    """An emulator of Google's Cloud Storage (PyPI: gcp-storage-emulator), with a bucket "results"."""
+
+    name = "gcp-storage-emulator"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        program = Path(sys.executable).with_name("gcp-storage-emulator")
+        return [find_program("gcp-storage-emulator", str(program)), "start", "--host", "127.0.0.1", "--port", str(self.port),
+                "--in-memory", "--default-bucket", "results"]
+
+    def answers(self) -> bool:
+        return listens(self.port)
+
+
+def node_server(directory: Path, script: str, port: int) -> list[str]:
+    """The command of a server in soak/stores; NODE_MODULES says where its modules are."""
+    modules = directory / "node_modules"
+    if not modules.is_symlink():
+        modules.symlink_to(os.environ.get("NODE_MODULES", ""))
+    return [find_program("node"), str(Path(__file__).parent / "soak" / "stores" / script), str(port)]
+
+
+@contextmanager
+def google() -> Iterator[str]:
+    """The URL of a bucket in emulators; Google's libraries find them through the environment."""
+    with private(PrivateStorage) as storage, private(PrivateFirestore) as firestore:
+        os.environ.update(STORAGE_EMULATOR_HOST=storage.url, FIRESTORE_EMULATOR_HOST=firestore.url)
+        try:
+            yield "gs://results/base?gcs_project=project"
+        finally:
+            del os.environ["STORAGE_EMULATOR_HOST"], os.environ["FIRESTORE_EMULATOR_HOST"]
 
 
 @contextmanager

@@ -33,6 +33,7 @@ BACKEND_ALIASES = {
     'mongodb': 'pyceleryc.backends.mongodb:MongoBackend',
     'mongodb+srv': 'pyceleryc.backends.mongodb:MongoBackend',
     'couchdb': 'pyceleryc.backends.couchdb:CouchBackend',
+    'gs': 'pyceleryc.backends.gcs:GCSBackend',
     'database': 'pyceleryc.backends.database:DatabaseBackend',
     'db': 'pyceleryc.backends.database:DatabaseBackend',
     'file': 'pyceleryc.backends.filesystem:FilesystemBackend',
@@ -41,7 +42,7 @@ BACKEND_ALIASES = {
 }
 #: Stores of Celery for which there is no server or emulator to test them with.
 ELSEWHERE = frozenset({
-    'arangodb', 'cassandra', 'consul', 'cosmosdbsql', 'couchbase', 'elasticsearch', 'gs'})
+    'arangodb', 'cassandra', 'consul', 'cosmosdbsql', 'couchbase', 'elasticsearch'})
 NOT_HERE = """\
 The result store {0!r} of Celery is not part of pyceleryc. Use another one ({1}); or write a subclass of \
 pyceleryc.backends.base:KeyValueStoreBackend and set result_backend, or override_backends, to \

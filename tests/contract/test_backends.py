@@ -57,6 +57,7 @@ def make_app(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Calla
         "azureblockblob": lambda: str(request.getfixturevalue("azurite_url")),
         "s3": lambda: "s3://",
         "couchdb": lambda: str(request.getfixturevalue("couchdb_url")),
+        "gs": lambda: str(request.getfixturevalue("google_url")),
         "mongodb": lambda: str(request.getfixturevalue("mongodb_url")),
         "dynamodb": lambda: "dynamodb://key:s3cret@us-east-1/results?ttl_seconds=600",
     }
@@ -118,6 +119,12 @@ def mongodb_url() -> Iterator[str]:
 def couchdb_url() -> Iterator[str]:
     with stores.private(stores.PrivateCouchDB) as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def google_url() -> Iterator[str]:
+    with stores.google() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,7 @@ def test_a_store_that_is_not_here_may_come_from_elsewhere() -> None:
 @pytest.mark.parametrize(("module", "url", "extra"), [
     ("sqlalchemy", "db+sqlite:///x.db", "sqlalchemy"), ("pymemcache", "cache+memcached://h/", "pymemcache"),
     ("pymongo", "mongodb://h/d", "mongodb"), ("requests", "couchdb://h/d", "couchdb"),
+    ("google.cloud.storage", "gs://b?gcs_project=p", "gcs"),
 ])
 def test_missing_library(module: str, url: str, extra: str) -> None:
     code = f"""

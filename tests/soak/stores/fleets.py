@@ -85,6 +85,7 @@ def main() -> None:
             "dynamodb": lambda: ("dynamodb://key:s3cret@us-east-1/fleets", {"dynamodb_endpoint_url": aws()["dynamodb_endpoint_url"]}),
             "mongodb": lambda: (enter(stores.private(stores.PrivateMongoDB)).url, {}),
             "couchdb": lambda: (enter(stores.private(stores.PrivateCouchDB)).url, {}),
+            "gs": lambda: (enter(stores.google()), {}),
             "azureblockblob": lambda: (enter(stores.private(stores.PrivateAzurite)).url, {}),
         }
         broker = enter(brokers.amqp_server())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from pathlib import Path
 from typing import Any
 
 PRELUDE = """
-import json, sys
+import emulated, json, sys
 from celery import Celery, states
 from celery.app.task import Context
 url, settings = sys.argv[1:]
@@ -24,10 +25,10 @@ def request_of(id):
 """
 
 
-def celery(url: str, script: str, env: dict[str, str] | None = None, **settings: Any) -> Any:
+def celery(url: str, script: str, **settings: Any) -> Any:
     """Runs a script in the real Celery; returns its `answer`."""
     code = f"{PRELUDE}\n{script}\nprint(json.dumps(answer))"
     done = subprocess.run([os.environ["PEER_PYTHON"], "-c", code, url, json.dumps(settings)],
-                          env=None if env is None else {**os.environ, **env}, capture_output=True, text=True, timeout=50)
+                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)}, capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

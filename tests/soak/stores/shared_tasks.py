@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+import emulated  # noqa: F401  before the store is chosen
 from celery import Celery
 
 app = Celery("shared", broker=os.environ["FLEET_BROKER"], backend=os.environ["FLEET_BACKEND"])

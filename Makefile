@@ -95,7 +95,7 @@ ctest-asan asan: $(BUILD)/c/asan/run | $(READY)
 
 # Worth its time for what runs on several threads: make ctest-tsan T="gate threads memory pump"
 ctest-tsan tsan: $(BUILD)/c/tsan/run
-	CT_TIMEOUT=$${CT_TIMEOUT:-60} $< $(T)
+	TSAN_OPTIONS=die_after_fork=0 CT_TIMEOUT=$${CT_TIMEOUT:-60} $< $(T)
 
 # ---- Python tests, checks ----
 

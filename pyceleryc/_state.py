@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pyceleryc.local import Proxy
+from pyceleryc.utils.locks import new_rlock
 from pyceleryc.utils.threads import LocalStack
 
 __all__ = (
@@ -33,7 +34,7 @@ class _TLS(threading.local):
 
 
 _tls = _TLS()
-_lock = threading.RLock()
+_lock = new_rlock()
 _apps: weakref.WeakSet[Any] = weakref.WeakSet()
 _on_app_finalizers: list[Callable[[Any], Any]] = []
 _last_app: weakref.ref[Any] | None = None

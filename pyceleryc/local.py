@@ -3,10 +3,11 @@ from __future__ import annotations
 
 import importlib
 import operator
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from pyceleryc.utils.locks import new_rlock
 
 __all__ = ('Proxy', 'PromiseProxy', 'try_import', 'maybe_evaluate')
 
@@ -210,7 +211,7 @@ class PromiseProxy(Proxy):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         object.__setattr__(self, '_PromiseProxy__thing', _PENDING)
-        object.__setattr__(self, '_PromiseProxy__lock', threading.RLock())
+        object.__setattr__(self, '_PromiseProxy__lock', new_rlock())
         object.__setattr__(self, '_PromiseProxy__pending', deque())
 
     def _get_current_object(self) -> Any:

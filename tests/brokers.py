@@ -35,6 +35,8 @@ from urllib.parse import urlsplit
 from amqp.exceptions import AMQPError
 from kombu import Connection
 
+from freeze import freeze
+
 START_TIMEOUT = 90.0  # seconds; RabbitMQ takes five on an idle machine
 STOP_TIMEOUT = 30.0
 
@@ -155,7 +157,7 @@ class PrivateServer:
 
     def pause(self) -> None:
         """Freeze the server: connections stay open and nothing answers."""
-        os.kill(self.pid, signal.SIGSTOP)
+        freeze(self.pid)
 
     def resume(self) -> None:
         """Let a paused server go on."""

@@ -10,6 +10,8 @@ import time
 from celery import Celery
 from celery.exceptions import Ignore, Reject
 
+from freeze import freeze
+
 app = Celery("fleet", broker=os.environ["FLEET_BROKER"], backend=os.environ["FLEET_BACKEND"] or None)
 app.conf.update(
     task_default_queue=os.environ["FLEET_QUEUE"],
@@ -203,7 +205,7 @@ def _sends_while_stopped(pid, number):
     """Publishes while the broker, process `pid`, does not confirm."""
     late.delay(0)  # connects
     app.amqp.producer.flush(None)
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     late.delay(number)
     return "sent"
 

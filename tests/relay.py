@@ -17,7 +17,9 @@ class Relay:
         parts = urlsplit(url)
         self.target = (parts.hostname or "127.0.0.1", parts.port or 5672)
         self.port = free_port()
-        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
+        self.direct = url
+        user = parts.netloc.rpartition("@")[0]
+        self.url = parts._replace(netloc=f"{user}@127.0.0.1:{self.port}" if user else f"127.0.0.1:{self.port}").geturl()
         self.accepted = 0
         self._listener: socket.socket | None = None
         self._ends: list[socket.socket] = []

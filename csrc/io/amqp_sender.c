@@ -220,17 +220,29 @@ wait_for_confirm(pc_amqp_sender *s, waiter *w, pc_mono deadline, pc_err *err)
                    s->link.conn.name, w->open);
 }
 
+static bool
+is_open(void *ctx)
+{
+    return ((const pc_amqp_sender *)ctx)->link.window.open > 0;
+}
+
+static bool
+has_left(void *ctx)
+{
+    const pc_amqp_link *link = &((const pc_amqp_sender *)ctx)->link;
+    return pc_amqp_conn_is_ready(&link->conn) && pc_buf_len(&link->conn.stream.out) == 0 &&
+           !pc_amqp_window_has_unsent(&link->window);
+}
+
 static int
 is_sent(void *ctx)
 {
     const condition *c = ctx;
-    const pc_amqp_link *link = &c->s->link;
-    bool written = pc_amqp_conn_is_ready(&link->conn) && pc_buf_len(&link->conn.stream.out) == 0;
-    return (written && !pc_amqp_window_has_unsent(&link->window)) || is_denied(c);
+    return has_left(c->s) || is_denied(c);
 }
 
-/* The connection was dead already. The window keeps the message, but nobody turns the loop between
- * two calls, and the next may be far: it is sent again before this one ends. */
+/* The connection was dead already. The caller can still be told that there is no broker: it is sent
+ * again before this call ends. */
 static int
 send_again(pc_amqp_sender *s, uint64_t serial, pc_mono deadline, pc_err *err)
 {
@@ -270,9 +282,17 @@ must_wait(const pc_amqp_sender *s, const pc_message *message)
     return s->confirm == 2 || (s->confirm == 1 && message->body.len >= LARGE_BODY);
 }
 
-int
-pc_amqp_sender_publish(pc_amqp_sender *s, const pc_message *message, bool mandatory,
-                       pc_mono deadline, pc_err *err)
+static void
+mind(pc_amqp_sender *s)
+{
+    if (s->confirm == 1 && s->link.window.open > 0) {
+        pc_minder_need(&s->minder);
+    }
+}
+
+static int
+publish_one(pc_amqp_sender *s, const pc_message *message, bool mandatory, pc_mono deadline,
+            pc_err *err)
 {
     if (pc_amqp_sender_refresh(s, err) < 0) {
         return -1;
@@ -298,6 +318,15 @@ pc_amqp_sender_publish(pc_amqp_sender *s, const pc_message *message, bool mandat
         rc = wait_for_confirm(s, &w, deadline, err);
     }
     pc_link_remove(&w.link);
+    return rc;
+}
+
+int
+pc_amqp_sender_publish(pc_amqp_sender *s, const pc_message *message, bool mandatory,
+                       pc_mono deadline, pc_err *err)
+{
+    int rc = publish_one(s, message, mandatory, deadline, err);
+    mind(s);
     return rc;
 }
 
@@ -428,6 +457,7 @@ pc_amqp_sender_publish_many(pc_amqp_sender *s, const pc_outgoing *messages, size
     if (waits) {
         pc_link_remove(&w.link);
     }
+    mind(s);
     *done = m.put;
     return rc;
 }
@@ -527,6 +557,8 @@ pc_amqp_sender_init(pc_amqp_sender *s, const pc_broker_config *config,
     }
     s->link.conn.user_timeout_ms = USER_TIMEOUT_MS;
     pc_pump_ask(s->pump, config->interrupted);
+    pc_minder_hooks minding = {.open = is_open, .sent = has_left, .ctx = s};
+    pc_minder_init(&s->minder, s->pump, &minding);
     return 0;
 }
 
@@ -536,6 +568,7 @@ pc_amqp_sender_fini(pc_amqp_sender *s)
     if (s == NULL || s->pump == NULL) {
         return;
     }
+    pc_minder_stop(&s->minder);
     pc_amqp_link_fini(&s->link);
     pc_pump_free(s->pump);
     *s = (pc_amqp_sender){0};
@@ -552,6 +585,7 @@ pc_amqp_sender_close(pc_amqp_sender *s, pc_mono deadline, pc_err *err)
 {
     condition c = {.s = s};
     int rc = pc_amqp_sender_flush(s, deadline, err);
+    pc_minder_end(&s->minder);
     pc_amqp_link_close(&s->link);
     // What matters is confirmed; the goodbye is not worth an error.
     (void)pc_pump_wait(s->pump, is_gone, &c, deadline, NULL, NULL);

@@ -6,6 +6,7 @@
 
 #include "base/list.h"
 #include "io/amqp_link.h"
+#include "io/minder.h"
 #include "io/pump.h"
 
 typedef struct pc_amqp_sender_hooks {
@@ -34,6 +35,7 @@ typedef struct pc_amqp_sender {
     uint64_t serial;    // of the last message
     unsigned unpolled;  // publishes since the last poll
     pc_mono polled;
+    pc_minder minder;   // of messages that are not confirmed; without confirms never needed
 } pc_amqp_sender;
 
 int pc_amqp_sender_init(pc_amqp_sender *sender, const pc_broker_config *config,

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "io/loop.h"
+#include "io/minder.h"
 #include "io/tls.h"
 #include "wire/message.h"
 
@@ -183,6 +184,8 @@ typedef struct pc_producer_ops {
     int (*get)(pc_producer *producer, const char *queue, bool *found, pc_message *message, pc_buf *memory, pc_mono deadline, pc_err *err);
     /* Flushes until the deadline, closes. */
     int (*close)(pc_producer *producer, pc_mono deadline, pc_err *err);
+    /* May be NULL. Sends again what is not confirmed while nobody is inside a call; to be stopped before a fork, and forgotten by abandon(). */
+    pc_minder *(*minder)(pc_producer *producer);
     void (*abandon)(pc_producer *producer);  // in a forked child
     void (*destroy)(pc_producer *producer);
 } pc_producer_ops;

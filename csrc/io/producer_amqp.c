@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* DESIGN. Any thread may call; everything happens with the pump's lock held, which is released only
- * while somebody sleeps (see pump.h). There is no thread of our own: confirms are taken in, and a
- * lost connection is made again, while somebody is inside a call. Between calls nothing moves, so
- * heartbeats are not asked for; the kernel (keep-alive, TCP_USER_TIMEOUT) finds dead peers instead.
+ * while somebody sleeps (see pump.h). Confirms are taken in, and a lost connection is made again,
+ * while somebody is inside a call, and by the minder while something is not confirmed. At other times
+ * nothing moves, so heartbeats are not asked for; the kernel (keep-alive, TCP_USER_TIMEOUT) finds dead
+ * peers instead.
  *
  * confirm 1: publish() returns when the message is in the window and on its way. What the broker
  * refuses afterwards is logged, counted and reported by the next flush(). Large bodies wait for
@@ -461,10 +462,17 @@ close_producer(pc_producer *base, pc_mono deadline, pc_err *err)
     return rc;
 }
 
+static pc_minder *
+minder(pc_producer *base)
+{
+    return &of(base)->sender.minder;
+}
+
 /* No lock: of the parent's threads only the one that forked is here. */
 static void
 abandon(pc_producer *base)
 {
+    pc_minder_forget(&of(base)->sender.minder);
     pc_amqp_link_abandon(&of(base)->sender.link);
 }
 
@@ -497,6 +505,7 @@ const pc_producer_ops pc_producer_amqp = {
     .remove = remove_queue,
     .get = get,
     .close = close_producer,
+    .minder = minder,
     .abandon = abandon,
     .destroy = destroy,
 };

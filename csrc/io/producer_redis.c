@@ -2,9 +2,9 @@
 /* Publishing to Redis as kombu does (PROTOCOL §3.1.5, §3.6).
  *
  * DESIGN. Any thread may call; everything happens with the pump's lock held, which is released only
- * while somebody sleeps (see pump.h). There is no thread of our own: answers are taken in, and a lost
- * connection is made again, while somebody is inside a call. For the default exchange a message is one
- * LPUSH; for a named one a script looks its bindings up and pushes in one step; an exchange that was
+ * while somebody sleeps (see pump.h). Answers are taken in, and a lost connection is made again, while
+ * somebody is inside a call, and by the minder. For the default exchange a message is one LPUSH; for a
+ * named one a script looks its bindings up and pushes in one step; an exchange that was
  * declared here as fanout is a PUBLISH, which reaches who listens now. */
 #include "base/map.h"
 #include "base/mem.h"
@@ -513,10 +513,17 @@ close_producer(pc_producer *base, pc_mono deadline, pc_err *err)
     return rc;
 }
 
+static pc_minder *
+minder(pc_producer *base)
+{
+    return &of(base)->sender.minder;
+}
+
 /* No lock: of the parent's threads only the one that forked is here. */
 static void
 abandon(pc_producer *base)
 {
+    pc_minder_forget(&of(base)->sender.minder);
     pc_redis_abandon(of(base)->sender.conn);
 }
 
@@ -572,6 +579,7 @@ const pc_producer_ops pc_producer_redis = {
     .remove = remove_queue,
     .get = get,
     .close = close_producer,
+    .minder = minder,
     .abandon = abandon,
     .destroy = destroy,
 };

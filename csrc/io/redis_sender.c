@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "io/redis_sender.h"
 
-#include "base/mem.h"
+#include "io/redis_items.h"
 #include "io/redis_names.h"
 
 #define WINDOW_MESSAGES 10000
@@ -10,114 +10,7 @@
 #define POLL_EVERY 64u
 #define POLL_EVERY_FULL 8u             // above half a window
 #define POLL_IDLE (10 * PC_NS_PER_MS)  // after such a pause the connection may be gone
-#define FIRST_BACKOFF (100 * PC_NS_PER_MS)
 #define LAST_BACKOFF (2 * PC_NS_PER_SEC)
-
-/* A thread that waits for its messages; on its stack. */
-typedef struct waiter {
-    size_t open;  // not answered yet
-    bool failed;
-    pc_err err;   // the first
-} waiter;
-
-typedef struct item {
-    pc_link link;
-    pc_redis_sender *sender;
-    waiter *waiter;  // on the stack of the thread that waits; NULL: nobody
-    bool sent;
-    bool kept;       // in `items`; false with confirm 0: in `fired`
-    bool mandatory;
-    uint64_t serial;  // bytes_put behind it
-    size_t size;
-    char command[];  // as it is sent
-} item;
-
-// ---- items ----
-
-static item *
-new_item(pc_redis_sender *s, const pc_redis_args *args, pc_err *err)
-{
-    if (args->failed) {
-        pc_fail(err, args->err.code, "%s", args->err.msg);
-        return NULL;
-    }
-    if (pc_buf_len(&args->text) > PC_REDIS_VALUE_MAX) {  // the server would only hang up
-        pc_fail(err, PC_ELIMIT,
-                "a message of %zu bytes; Redis takes at most 512 MiB: store the data elsewhere and "
-                "send where", pc_buf_len(&args->text));
-        return NULL;
-    }
-    item *it = pc_alloc(sizeof *it + pc_redis_args_room(args));
-    if (it == NULL) {
-        pc_fail_nomem(err);
-        return NULL;
-    }
-    *it = (item){.sender = s};
-    pc_link_init(&it->link);
-    it->size = pc_redis_args_write(args, it->command);
-    return it;
-}
-
-static void
-drop_item(item *it)
-{
-    pc_redis_sender *s = it->sender;
-    pc_link_remove(&it->link);
-    if (it->kept) {
-        s->open--;
-        s->open_bytes -= it->size;
-        s->unsent -= !it->sent;
-    }
-    pc_free(it);
-}
-
-static void
-unsend(item *it)
-{
-    it->sender->unsent += it->sent;
-    it->sent = false;
-}
-
-static void
-tell_waiter(waiter *w, const pc_err *why)
-{
-    w->open--;
-    if (why != NULL && !w->failed) {
-        w->failed = true;
-        w->err = *why;
-    }
-}
-
-static void
-refuse(item *it, const pc_err *why)
-{
-    pc_redis_sender *s = it->sender;
-    if (it->waiter != NULL) {
-        tell_waiter(it->waiter, why);
-    } else {
-        pc_log_write(s->log, PC_ERROR, "A message was refused and is lost: %s", why->msg);
-        s->has_refusal = true;
-        s->refusal = *why;
-    }
-    drop_item(it);
-}
-
-static void
-confirm(item *it, const pc_reply *reply)
-{
-    pc_redis_sender *s = it->sender;
-    if (it->mandatory && reply->type == PC_REPLY_INTEGER && reply->integer == 0) {
-        s->unrouted++;
-        pc_log_write(s->log, PC_WARNING, "%s: no queue is bound for a message, it is dropped (%llu so far)",
-                     pc_redis_where(s->conn), (unsigned long long)s->unrouted);
-    }
-    if (it->waiter != NULL) {
-        tell_waiter(it->waiter, NULL);
-    }
-    s->full = false;
-    s->backoff_ns = FIRST_BACKOFF;
-    drop_item(it);
-}
 
 // ---- the connection ----
 
@@ -137,7 +30,7 @@ lose(pc_redis_sender *s, const pc_err *why)
     s->downs++;
     s->why_down = *why;
     for (pc_link *at = s->items.next; at != &s->items; at = at->next) {
-        unsend(PC_CONTAINER_OF(at, item, link));
+        pc_redis_item_unsend(PC_CONTAINER_OF(at, pc_redis_item, link));
     }
     s->down(s->ctx);
     retry_later(s);
@@ -150,7 +43,7 @@ hang_up(pc_redis_sender *s, const pc_err *why)
     pc_redis_close(s->conn);
     pc_redis_calls_lose(&s->calls, why);
     while (!pc_list_empty(&s->fired)) {
-        refuse(PC_CONTAINER_OF(s->fired.next, item, link), why);
+        pc_redis_item_refuse(PC_CONTAINER_OF(s->fired.next, pc_redis_item, link), why);
     }
 }
 
@@ -167,21 +60,21 @@ pc_redis_sender_give_up(pc_redis_sender *s, const pc_err *why)
 static void
 on_answer(void *ctx, const pc_reply *reply, const pc_err *why)
 {
-    item *it = ctx;
+    pc_redis_item *it = ctx;
     pc_redis_sender *s = it->sender;
     pc_err err = {0};
     if (why != NULL) {
         if (!it->kept) {
-            refuse(it, why);  // kept ones: lose() follows
+            pc_redis_item_refuse(it, why);  // kept ones: lose() follows
         }
         return;
     }
     if (pc_redis_check(s->conn, reply, &err) == 0) {
-        confirm(it, reply);
+        pc_redis_item_confirm(it, reply);
     } else if (!it->kept || (err.code != PC_EFULL && err.code != PC_EIO)) {
-        refuse(it, &err);
+        pc_redis_item_refuse(it, &err);
     } else if (err.code == PC_EFULL) {
-        unsend(it);
+        pc_redis_item_unsend(it);
         s->full = true;
         s->why_down = err;
         retry_later(s);
@@ -191,7 +84,7 @@ on_answer(void *ctx, const pc_reply *reply, const pc_err *why)
 }
 
 static int
-send_item(item *it, pc_err *err)
+send_item(pc_redis_item *it, pc_err *err)
 {
     if (pc_redis_written(it->sender->conn, pc_slice_of(it->command, it->size), on_answer, it, err) < 0) {
         return -1;
@@ -205,7 +98,7 @@ static void
 send_all(pc_redis_sender *s)
 {
     for (pc_link *at = s->items.next; s->unsent > 0 && at != &s->items; at = at->next) {
-        item *it = PC_CONTAINER_OF(at, item, link);
+        pc_redis_item *it = PC_CONTAINER_OF(at, pc_redis_item, link);
         if (!it->sent && send_item(it, NULL) < 0) {
             retry_later(s);
             return;
@@ -217,7 +110,7 @@ static void
 on_up(void *ctx)
 {
     pc_redis_sender *s = ctx;
-    s->backoff_ns = FIRST_BACKOFF;
+    s->backoff_ns = PC_REDIS_FIRST_BACKOFF;
     send_all(s);
 }
 
@@ -290,7 +183,7 @@ is_flushed(void *ctx)
 static int
 is_done(void *ctx)
 {
-    return ((const waiter *)ctx)->open == 0;
+    return ((const pc_redis_waiter *)ctx)->open == 0;
 }
 
 static int
@@ -347,36 +240,14 @@ pc_redis_sender_connect(pc_redis_sender *s, pc_mono deadline, pc_err *err)
 
 // ---- messages ----
 
-/* Takes back what was not sent, and lets nobody wait for the rest any more. Returns how many were taken
- * back. */
-static size_t
-take_back(pc_redis_sender *s, const waiter *w)
-{
-    size_t n = 0;
-    for (pc_link *at = s->items.next, *next; at != &s->items; at = next) {
-        item *it = PC_CONTAINER_OF(at, item, link);
-        next = at->next;
-        if (it->waiter != w) {
-            continue;
-        }
-        it->waiter = NULL;
-        it->mandatory = false;
-        if (!it->sent) {
-            drop_item(it);
-            n++;
-        }
-    }
-    return n;
-}
-
 static int
-wait_for_answers(pc_redis_sender *s, waiter *w, size_t *taken, pc_mono deadline, pc_err *err)
+wait_for_answers(pc_redis_sender *s, pc_redis_waiter *w, size_t *taken, pc_mono deadline, pc_err *err)
 {
     pc_err why = {0};
     if (pc_pump_wait(s->pump, is_done, w, deadline, NULL, &why) == 0) {
         return w->failed ? pc_fail(err, w->err.code, "%s", w->err.msg) : 0;
     }
-    size_t back = take_back(s, w);
+    size_t back = pc_redis_items_take_back(s, w);
     *taken -= back;
     if (back > 0) {
         return explain(s, err);
@@ -386,7 +257,7 @@ wait_for_answers(pc_redis_sender *s, waiter *w, size_t *taken, pc_mono deadline,
 }
 
 static int
-keep_or_fire(pc_redis_sender *s, item *it, pc_err *err)
+keep_or_fire(pc_redis_sender *s, pc_redis_item *it, pc_err *err)
 {
     it->kept = s->confirm != 0;
     s->bytes_put += it->size;
@@ -398,22 +269,22 @@ keep_or_fire(pc_redis_sender *s, item *it, pc_err *err)
         s->unsent++;
     }
     if (send_item(it, err) < 0) {
-        drop_item(it);
+        pc_redis_item_drop(it);
         return -1;
     }
     return 0;
 }
 
 static int
-put(pc_redis_sender *s, const pc_redis_args *args, bool mandatory, waiter *w, pc_mono deadline, pc_err *err)
+put(pc_redis_sender *s, const pc_redis_args *args, bool mandatory, pc_redis_waiter *w, pc_mono deadline, pc_err *err)
 {
-    item *it = new_item(s, args, err);
+    pc_redis_item *it = pc_redis_item_new(s, args, err);
     if (it == NULL) {
         return -1;
     }
     condition c = {s, s->downs, it->size};
     if (!has_room(&c) && wait_for(s, has_room, &c, deadline, err) < 0) {
-        pc_free(it);
+        pc_redis_item_drop(it);
         return -1;
     }
     it->mandatory = mandatory;
@@ -440,49 +311,59 @@ write_out(pc_redis_sender *s, pc_mono deadline)
     }
 }
 
+static bool
+is_open(void *ctx)
+{
+    return ((const pc_redis_sender *)ctx)->open > 0;
+}
+
+static bool
+has_left(void *ctx)
+{
+    const pc_redis_sender *s = ctx;
+    return pc_redis_is_up(s->conn) && s->unsent == 0 && pc_redis_is_written(s->conn);
+}
+
 static int
 is_sent(void *ctx)
 {
     const condition *c = ctx;
-    return (pc_redis_is_up(c->s->conn) && c->s->unsent == 0 && pc_redis_is_written(c->s->conn)) || is_denied(c);
+    return has_left(c->s) || is_denied(c);
 }
 
-static void
-drop_unsent(pc_redis_sender *s, uint64_t serial)
-{
-    for (pc_link *at = s->items.prev; at != &s->items; at = at->prev) {
-        item *it = PC_CONTAINER_OF(at, item, link);
-        if (it->serial == serial && !it->sent) {
-            drop_item(it);
-            return;
-        }
-    }
-}
-
-/* The connection was dead already. The message is kept, but nobody turns the loop between two calls, and the
- * next may be far: it is sent again before this one ends. */
+/* The connection was dead already. The caller can still be told that there is no server: it is sent again
+ * before this call ends. */
 static int
 send_again(pc_redis_sender *s, uint64_t last, pc_mono deadline, pc_err *err)
 {
     condition c = {.s = s, .downs = s->downs};
     int rc = wait_for(s, is_sent, &c, deadline, err);
     if (rc < 0) {
-        drop_unsent(s, last);
+        pc_redis_items_drop_unsent(s, last);
     }
     return rc;
+}
+
+static void
+mind(pc_redis_sender *s)
+{
+    if (s->confirm == 1 && s->open > 0) {
+        pc_minder_need(&s->minder);
+    }
 }
 
 int
 pc_redis_sender_put(pc_redis_sender *s, const pc_redis_args *args, bool mandatory, pc_mono deadline,
                     pc_err *err)
 {
-    waiter w = {.open = 1};
+    pc_redis_waiter w = {.open = 1};
     size_t taken = 1;
     if (pc_redis_sender_refresh(s, err) < 0 || put(s, args, mandatory, s->confirm == 2 ? &w : NULL, deadline, err) < 0) {
         return -1;
     }
     uint64_t last = s->bytes_put;  // an address may be another message's when the wait is over
     write_out(s, deadline);
+    mind(s);
     if (s->confirm == 2) {
         return wait_for_answers(s, &w, &taken, deadline, err);
     }
@@ -491,7 +372,7 @@ pc_redis_sender_put(pc_redis_sender *s, const pc_redis_args *args, bool mandator
 
 /* Until a chunk is full; at least one. Room for one that has to wait is made by sending what is here. */
 static int
-put_chunk(pc_redis_sender *s, const pc_redis_many *many, size_t *at, waiter *w, pc_mono deadline,
+put_chunk(pc_redis_sender *s, const pc_redis_many *many, size_t *at, pc_redis_waiter *w, pc_mono deadline,
           pc_err *err)
 {
     size_t before = s->bytes_put;
@@ -510,7 +391,7 @@ int
 pc_redis_sender_put_many(pc_redis_sender *s, const pc_redis_many *many, size_t *done,
                          pc_mono deadline, pc_err *err)
 {
-    waiter w = {.open = many->n};
+    pc_redis_waiter w = {.open = many->n};
     bool waits = s->confirm == 2;
     int rc = 0;
     *done = 0;
@@ -519,11 +400,12 @@ pc_redis_sender_put_many(pc_redis_sender *s, const pc_redis_many *many, size_t *
         rc = rc < 0 ? rc : put_chunk(s, many, done, waits ? &w : NULL, deadline, err);
         write_out(s, deadline);
     }
+    mind(s);
     if (!waits) {
         return rc;
     }
     if (rc < 0) {
-        *done -= take_back(s, &w);
+        *done -= pc_redis_items_take_back(s, &w);
         return rc;
     }
     return wait_for_answers(s, &w, done, deadline, err);
@@ -551,7 +433,7 @@ pc_redis_sender_init(pc_redis_sender *s, const pc_broker_config *config, void (*
 {
     *s = (pc_redis_sender){.down = down, .ctx = ctx, .log = log, .confirm = config->confirm};
     s->window = config->window > 0 ? (size_t)config->window : WINDOW_MESSAGES;
-    s->backoff_ns = FIRST_BACKOFF;
+    s->backoff_ns = PC_REDIS_FIRST_BACKOFF;
     pc_link_init(&s->items);
     pc_link_init(&s->fired);
     pc_link_init(&s->calls);
@@ -561,6 +443,8 @@ pc_redis_sender_init(pc_redis_sender *s, const pc_broker_config *config, void (*
         return -1;
     }
     pc_pump_ask(s->pump, config->interrupted);
+    pc_minder_hooks minding = {.open = is_open, .sent = has_left, .ctx = s};
+    pc_minder_init(&s->minder, s->pump, &minding);
     pc_redis_config redis = pc_redis_broker_config(config);
     pc_redis_hooks hooks = {.up = on_up, .down = on_down, .ctx = s};
     s->conn = pc_redis_new(&redis, pc_pump_loop(s->pump), &hooks, err);
@@ -571,11 +455,12 @@ void
 pc_redis_sender_close(pc_redis_sender *s)
 {
     pc_err err = {.code = PC_EIO, .msg = "the connection was closed"};
+    pc_minder_end(&s->minder);
     pc_loop_clear_timer(pc_pump_loop(s->pump), &s->retry);
     s->retrying = false;
     hang_up(s, &err);
     for (pc_link *at = s->items.next; at != &s->items; at = at->next) {
-        unsend(PC_CONTAINER_OF(at, item, link));
+        pc_redis_item_unsend(PC_CONTAINER_OF(at, pc_redis_item, link));
     }
 }
 
@@ -585,11 +470,12 @@ pc_redis_sender_fini(pc_redis_sender *s)
     if (s->pump == NULL) {
         return;
     }
+    pc_minder_stop(&s->minder);
     if (s->conn != NULL) {
         pc_redis_sender_close(s);
     }
     while (!pc_list_empty(&s->items)) {
-        drop_item(PC_CONTAINER_OF(s->items.next, item, link));
+        pc_redis_item_drop(PC_CONTAINER_OF(s->items.next, pc_redis_item, link));
     }
     pc_redis_free(s->conn);
     pc_pump_free(s->pump);

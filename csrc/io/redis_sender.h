@@ -11,8 +11,11 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "io/broker.h"
+#include "io/minder.h"
 #include "io/pump.h"
 #include "io/redis_args.h"
+
+#define PC_REDIS_FIRST_BACKOFF (100 * PC_NS_PER_MS)
 
 typedef struct pc_redis_sender {
     pc_pump *pump;
@@ -41,6 +44,7 @@ typedef struct pc_redis_sender {
     pc_timer retry;
     unsigned unpolled;
     pc_mono polled;
+    pc_minder minder;   // of messages that are not confirmed; without confirms never needed
 } pc_redis_sender;
 
 int pc_redis_sender_init(pc_redis_sender *sender, const pc_broker_config *config,

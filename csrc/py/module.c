@@ -18,11 +18,30 @@
 #include "py/trace.h"
 #include "py/worker.h"
 
+/* amqps is amqp with `ssl`. */
+static int
+add_schemes(PyObject *module)
+{
+    static const char *const names[] = {"amqp", "amqps", "redis", "sqlite", "memory"};
+    PyObject *schemes = PyFrozenSet_New(NULL);
+    int rc = schemes == NULL ? -1 : 0;
+    for (size_t i = 0; rc == 0 && i < sizeof names / sizeof names[0]; i++) {
+        PyObject *name = PyUnicode_FromString(names[i]);
+        rc = name == NULL ? -1 : PySet_Add(schemes, name);
+        Py_XDECREF(name);
+    }
+    if (rc == 0) {
+        rc = PyModule_AddObjectRef(module, "SCHEMES", schemes);
+    }
+    Py_XDECREF(schemes);
+    return rc;
+}
+
 static int (*const setups[])(PyObject *module) = {
     py_state_setup,    py_error_setup,    py_builder_setup, py_json_setup,    py_message_setup,
     py_hub_setup,      py_template_setup, py_producer_setup, py_batch_setup,
     py_results_setup,  py_redis_setup,    py_lazy_setup,    py_trace_setup,    py_job_setup,
-    py_feed_setup,     py_worker_setup,
+    py_feed_setup,     py_worker_setup,  add_schemes,
 };
 
 /* Another module object would set the same functions again, which changes nothing. */

@@ -294,40 +294,36 @@ py_producer_kind(PyObject *producer)
 
 /* ------------------------------------------------------------------ the connection */
 
+typedef int until_op(pc_producer *producer, pc_mono deadline, pc_err *err);
+
 static PyObject *
-producer_connect(PyObject *obj, PyObject *timeout)
+call_until(py_producer *self, const char *name, until_op *op, PyObject *timeout, double standard)
 {
-    py_producer *self = of(obj);
     pc_producer *producer = self->producer;
     pc_mono deadline;
     pc_err err;
     int rc;
-    if (begin(self, "connect", 1, 1) < 0
-        || py_deadline(timeout, self->connect_timeout, &deadline) < 0) {
+    if (begin(self, name, 1, 1) < 0 || py_deadline(timeout, standard, &deadline) < 0) {
         return NULL;
     }
     Py_BEGIN_ALLOW_THREADS
-    rc = producer->ops->connect(producer, deadline, &err);
+    rc = op(producer, deadline, &err);
     Py_END_ALLOW_THREADS
     return finish(self, rc, &err);
+}
+
+static PyObject *
+producer_connect(PyObject *obj, PyObject *timeout)
+{
+    py_producer *self = of(obj);
+    return call_until(self, "connect", self->producer->ops->connect, timeout, self->connect_timeout);
 }
 
 static PyObject *
 producer_flush(PyObject *obj, PyObject *timeout)
 {
     py_producer *self = of(obj);
-    pc_producer *producer = self->producer;
-    pc_mono deadline;
-    pc_err err;
-    int rc;
-    if (begin(self, "flush", 1, 1) < 0
-        || py_deadline(timeout, self->publish_timeout, &deadline) < 0) {
-        return NULL;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    rc = producer->ops->flush(producer, deadline, &err);
-    Py_END_ALLOW_THREADS
-    return finish(self, rc, &err);
+    return call_until(self, "flush", self->producer->ops->flush, timeout, self->publish_timeout);
 }
 
 static PyObject *
@@ -364,6 +360,33 @@ producer_close(PyObject *obj, PyObject *timeout)
     rc = producer->ops->close(producer, deadline, &err);
     Py_END_ALLOW_THREADS
     return finish(self, rc, &err);
+}
+
+/* Without the GIL: the thread may be in the middle of a look. */
+static PyObject *
+with_minder(py_producer *self, void (*call)(pc_minder *minder))
+{
+    pc_producer *producer = self->producer;
+    if (!self->closed && producer->ops->minder != NULL) {
+        Py_BEGIN_ALLOW_THREADS
+        call(producer->ops->minder(producer));
+        Py_END_ALLOW_THREADS
+    }
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *
+producer_pause(PyObject *obj, PyObject *ignored)
+{
+    (void)ignored;
+    return with_minder(of(obj), pc_minder_stop);
+}
+
+static PyObject *
+producer_resume(PyObject *obj, PyObject *ignored)
+{
+    (void)ignored;
+    return with_minder(of(obj), pc_minder_resume);
 }
 
 static PyObject *
@@ -543,6 +566,8 @@ static PyMethodDef methods[] = {
     FAST(remove, "Deletes a queue."),
     FAST(get, "Takes one message, or None."),
     {"close", producer_close, METH_O, "Flushes and closes."},
+    {"pause", producer_pause, METH_NOARGS, "Before a fork: ends the producer's own thread."},
+    {"resume", producer_resume, METH_NOARGS, "After it, in the parent."},
     {"abandon", producer_abandon, METH_NOARGS, "In a forked child: forgets the connection."},
     {NULL, NULL, 0, NULL},
 };
@@ -562,30 +587,8 @@ static PyType_Spec spec = {
     .slots = slots,
 };
 
-/* amqps is amqp with `ssl`. */
-static int
-add_schemes(PyObject *module)
-{
-    static const char *const names[] = {"amqp", "amqps", "redis", "sqlite", "memory"};
-    PyObject *schemes = PyFrozenSet_New(NULL);
-    int rc = schemes == NULL ? -1 : 0;
-    for (size_t i = 0; rc == 0 && i < sizeof names / sizeof names[0]; i++) {
-        PyObject *name = PyUnicode_FromString(names[i]);
-        rc = name == NULL ? -1 : PySet_Add(schemes, name);
-        Py_XDECREF(name);
-    }
-    if (rc == 0) {
-        rc = PyModule_AddObjectRef(module, "SCHEMES", schemes);
-    }
-    Py_XDECREF(schemes);
-    return rc;
-}
-
 int
 py_producer_setup(PyObject *module)
 {
-    if (add_schemes(module) < 0) {
-        return -1;
-    }
     return py_type_add(module, &spec, &py_state_of(module)->producer_type, true);
 }

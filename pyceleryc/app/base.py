@@ -42,6 +42,7 @@ from pyceleryc.utils.clock import LogicalClock
 from pyceleryc.utils.dispatch import Signal
 from pyceleryc.utils.functional import head_from_fun
 from pyceleryc.utils.imports import gen_task_name, instantiate, symbol_by_name
+from pyceleryc.utils.locks import new_rlock
 from pyceleryc.utils.time import localize, timezone, to_utc
 
 __all__ = ('Celery',)
@@ -149,7 +150,7 @@ class Celery(Configuring, Connections, Periodic, Sending):
 
     def _init_tasks(self, tasks: Any) -> None:
         self.finalized = False
-        self._finalize_mutex = threading.RLock()
+        self._finalize_mutex = new_rlock()
         self._pending: deque[Any] = deque()
         self._tasks = tasks if isinstance(tasks, TaskRegistry) else self.registry_cls(tasks or {})
 

@@ -233,6 +233,20 @@ class Publisher(Batching):
             if core is not None:
                 core.close(timeout)
 
+    def pause(self) -> None:
+        """Before a fork: no thread of the core's is to be there."""
+        for core in self._cores():
+            core.pause()
+
+    def resume(self) -> None:
+        """After it, in the parent."""
+        for core in self._cores():
+            core.resume()
+
+    def _cores(self) -> list[_core.Producer]:
+        current = self.current
+        return [*self._left, *([] if current is None else [current])]
+
     def after_fork(self) -> None:
         """In the child: forget the parent's connection without touching it."""
         self._lock = threading.Lock()
@@ -245,7 +259,17 @@ class Publisher(Batching):
                 old.abandon()
 
 
+def _before_fork() -> None:
+    for publisher in list(_state.publishers):
+        publisher.pause()
+
+
 def _after_fork() -> None:
+    for publisher in list(_state.publishers):
+        publisher.resume()
+
+
+def _after_fork_in_child() -> None:
     for publisher in list(_state.publishers):
         publisher.after_fork()
 
@@ -275,5 +299,5 @@ def _say(text: str) -> None:
     os.write(2, f'pyceleryc: {text}\n'.encode())
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 atexit.register(_at_exit)

@@ -5,7 +5,6 @@ import importlib
 import os
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from functools import cached_property
@@ -25,6 +24,7 @@ from pyceleryc.utils.imports import (
     import_from_cwd,
     symbol_by_name,
 )
+from pyceleryc.utils.locks import new_rlock
 
 __all__ = ('BaseLoader', 'autodiscover_tasks', 'find_related_module')
 
@@ -34,7 +34,7 @@ The configuration '{module}' is not the name of a Python module that can be impo
 CONFIG_WITH_SUFFIX = CONFIG_INVALID_NAME + "Did you mean '{suggest}'?\n"
 
 _CMDLINE_CAST = re.compile(r'\((\w+)\)')
-_discovery_lock = threading.RLock()
+_discovery_lock = new_rlock()
 
 
 class BaseLoader:

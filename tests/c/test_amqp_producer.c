@@ -98,6 +98,91 @@ test_amqp_publish_with_each_kind_of_confirm(void)
     }
 }
 
+static void
+wait_for_size(rig *r, int wanted)
+{
+    pc_mono deadline = in_seconds(15);
+    while (size_of(r) < wanted && pc_mono_now().ns < deadline.ns) {
+        usleep(10000);
+    }
+    PC_ASSERT_INT(size_of(r), wanted);
+}
+
+static void
+wait_until_confirmed(rig *r)
+{
+    pc_mono deadline = in_seconds(15);
+    while (r->producer->ops->unconfirmed(r->producer) > 0 && pc_mono_now().ns < deadline.ns) {
+        usleep(10000);
+    }
+    PC_ASSERT_INT(r->producer->ops->unconfirmed(r->producer), 0);
+}
+
+/* The program is busy with something else after its last publish: the minder does it all. */
+void
+test_amqp_lost_messages_are_sent_again_without_another_call(void)
+{
+    rig r;
+    pc_err err = {0};
+    rig_init(&r, 1, 0);
+    PC_ASSERT(r.producer->ops->connect(r.producer, in_seconds(5), &err) == 0, "%s", err.msg);
+    amqp_relay_freeze(r.relay, true, false);
+    must_publish(&r, 100);
+    PC_ASSERT_INT(size_of(&r), 0);
+    amqp_relay_cut(r.relay);
+    amqp_relay_freeze(r.relay, false, false);
+    wait_for_size(&r, 100);
+    wait_until_confirmed(&r);
+    rig_fini(&r);
+}
+
+/* As around a fork: paused there is nobody, resumed it goes on; what a batch left counts, too. */
+void
+test_amqp_minder_pauses_for_a_fork(void)
+{
+    rig r;
+    pc_err err = {0};
+    rig_init(&r, 1, 0);
+    PC_ASSERT(r.producer->ops->connect(r.producer, in_seconds(5), &err) == 0, "%s", err.msg);
+    amqp_relay_freeze(r.relay, false, true);
+    must_publish(&r, 10);
+    wait_for_size(&r, 10);
+    pc_minder *minder = r.producer->ops->minder(r.producer);
+    pc_minder_stop(minder);
+    PC_ASSERT(!minder->running && !minder->joinable);
+    amqp_relay_cut(r.relay);
+    amqp_relay_freeze(r.relay, false, false);
+    usleep(300000);  // three of its looks
+    PC_ASSERT_INT(size_of(&r), 10);
+    pc_minder_resume(minder);
+    PC_ASSERT(minder->running);
+    wait_for_size(&r, 20);  // nobody had seen the confirms
+    wait_until_confirmed(&r);
+    rig_fini(&r);
+}
+
+/* It ends itself when there is nothing to do, and comes back. */
+void
+test_amqp_minder_comes_and_goes(void)
+{
+    rig r;
+    rig_init(&r, 1, 0);
+    pc_minder *minder = r.producer->ops->minder(r.producer);
+    pc_mono deadline = in_seconds(15);
+    for (int round = 1; round <= 2; round++) {
+        must_publish(&r, 5);
+        wait_until_confirmed(&r);
+        wait_for_size(&r, 5 * round);
+        for (bool running = true; running && pc_mono_now().ns < deadline.ns; usleep(10000)) {
+            pc_pump_lock(minder->pump);
+            running = minder->running;
+            pc_pump_unlock(minder->pump);
+        }
+        PC_ASSERT(!minder->running);
+    }
+    rig_fini(&r);
+}
+
 /* The broker's answers stay in the relay: the messages are there, but nobody knows. After the cut
  * they are sent again, so each is there twice, in order. */
 void
@@ -410,6 +495,7 @@ test_amqp_a_forked_child_leaves_the_parents_connection_alone(void)
     int status = -1;
     rig_init(&r, 1, 0);
     must_publish(&r, 10);
+    pc_minder_stop(r.producer->ops->minder(r.producer));
     pid_t pid = fork();
     if (pid == 0) {
         r.producer->ops->abandon(r.producer);

@@ -137,3 +137,4 @@ except TimeoutError:
         finally:
             server.resume()
         wait_until(lambda: sorted(marks.read_text().split()) == ['0', '7'])
+

@@ -15,6 +15,7 @@ import pytest
 
 from brokers import private_redis
 from fleet import Side, Worker, ours, theirs
+from freeze import freeze
 from redis_kills import Experiment
 from resp import Redis
 
@@ -243,7 +244,7 @@ def test_stopped_worker_is_relieved(env: dict[str, str], marks: Path) -> None:
     with side.worker(env, "-c", "2") as stopped:
         side.client("for n in range(60):\n    tasks.late.delay(n, 0.3)\nresult = None", env)
         wait_all(marks, 4, 30)
-        stopped.process.send_signal(signal.SIGSTOP)
+        freeze(stopped.process.pid)
         with side.worker(env, "-c", "8") as heir:
             heir.wait_for("hangs or was stopped")
             wait_all(marks, 40, 30)

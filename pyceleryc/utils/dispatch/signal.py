@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,6 +11,7 @@ from kombu.utils.functional import retry_over_time
 from pyceleryc.local import PromiseProxy, Proxy
 from pyceleryc.utils.deprecated import warn
 from pyceleryc.utils.functional import fun_accepts_kwargs
+from pyceleryc.utils.locks import new_rlock
 from pyceleryc.utils.log import get_logger
 from pyceleryc.utils.time import humanize_seconds
 
@@ -77,7 +77,7 @@ class Signal:
         self.use_caching = use_caching
         self.receivers: list[tuple[tuple[Any, Any], Any]] = []
         # Reentrant: a receiver may die, and be removed, while the lock is held.
-        self.lock = threading.RLock()
+        self.lock = new_rlock()
 
     # -- connecting ---------------------------------------------------------------------
 

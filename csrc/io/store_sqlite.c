@@ -35,6 +35,7 @@ typedef struct store {
     pc_link items;  // not yet written
     size_t pending;
     bool down;  // the hook was told
+    bool waiting;  // for the next try
     bool abandoned;
     unsigned failures;
     pc_mono cleaned;  // last look for expired rows
@@ -149,7 +150,8 @@ try_later(store *self, const pc_err *why)
 {
     unsigned shift = self->failures < RETRY_DOUBLINGS ? self->failures : RETRY_DOUBLINGS;
     self->failures++;
-    // the timer has had its place in the loop's heap since create()
+    self->waiting = true;
+    // it is always set, if only for "never": moving cannot fail
     (void)pc_loop_set_timer(self->loop, &self->retry,
                             pc_mono_add(pc_mono_now(), RETRY_FIRST_NS << shift), NULL);
     if (!self->down && why->code != PC_ETIMEOUT) {
@@ -163,7 +165,7 @@ work(void *ctx)
 {
     store *self = ctx;
     pc_err err;
-    if (self->abandoned || self->retry.node.place != 0 || pc_list_empty(&self->items)) {
+    if (self->abandoned || self->waiting || pc_list_empty(&self->items)) {
         return;
     }
     int n = commit_batch(self, &err);
@@ -185,8 +187,12 @@ work(void *ctx)
 static void
 on_retry(void *ctx, pc_mono now)
 {
+    store *self = ctx;
     (void)now;
-    work(ctx);
+    self->waiting = false;
+    // the place it had in the loop until now is still free
+    (void)pc_loop_set_timer(self->loop, &self->retry, PC_MONO_NEVER, NULL);
+    work(self);
 }
 
 static int
@@ -267,7 +273,7 @@ create(const pc_store_config *config, pc_loop *loop, const pc_store_hooks *hooks
     pc_defer_init(&self->defer, work, self);
     pc_timer_init(&self->retry, on_retry, self);
     self->path = pc_strdup(path, strlen(path));
-    if (self->path == NULL) {
+    if (self->path == NULL || pc_loop_set_timer(loop, &self->retry, PC_MONO_NEVER, NULL) < 0) {
         (void)pc_fail_nomem(err);
         destroy(&self->base);
         return NULL;

@@ -484,6 +484,24 @@ test_sqlite_store_out_of_memory(void)
     PC_ASSERT(PC_OOM(wait_once, NULL) > 3);
 }
 
+/* Whatever the first attempt lacks beside its directory, there is a second one. */
+void
+test_sqlite_store_tries_again_after_lack_of_memory(void)
+{
+    for (int n = 0; n < 20; n++) {
+        rig self;
+        init_rig(&self, "later/" DB, 0);
+        put(&self, "a", PC_SUCCESS, "x", 1);
+        pc_mem_fail_after(n);
+        (void)pc_loop_prepare(self.loop, after_ms(0));
+        pc_mem_fail_after(-1);
+        PC_ASSERT_INT(system("mkdir later"), 0);
+        PC_ASSERT(turn_until(&self, &self.stored, 1, 2000), "allocation %d", n);
+        fini_rig(&self);
+        PC_ASSERT_INT(system("rm -r later"), 0);
+    }
+}
+
 /* --- rate --- */
 
 void

@@ -383,6 +383,12 @@ pc_amqp_park_void(pc_amqp_park *park, const pc_err *why)
     }
 }
 
+void
+pc_amqp_park_resume(pc_amqp_park *park)
+{
+    park->not_before = (pc_mono){0};
+}
+
 bool
 pc_amqp_park_busy(const pc_amqp_park *park)
 {

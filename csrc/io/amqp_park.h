@@ -41,6 +41,8 @@ int pc_amqp_park_put(pc_amqp_park *park, const pc_message *message, const pc_que
                      int64_t delay_ns, pc_err *err);
 /* The tags are void: lets everything go. */
 void pc_amqp_park_void(pc_amqp_park *park, const pc_err *why);
+/* The broker is there again: no pause after what was lost before. */
+void pc_amqp_park_resume(pc_amqp_park *park);
 /* Copies are under way. */
 bool pc_amqp_park_busy(const pc_amqp_park *park);
 /* In a forked child. */

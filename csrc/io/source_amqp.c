@@ -191,6 +191,7 @@ on_ready(void *ctx)
     pc_err err = {0};
     src->epoch = src->epoch % 0xFFFF + 1;
     pc_amqp_acks_reset(&src->acks);
+    pc_amqp_park_resume(&src->park);
     src->base.version_major = src->conn.server.version_major;
     src->base.global_qos = may_use_global_qos(src);
     if (set_up(src, &err) < 0) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Delay queues by themselves: what of them lives how long. The way there and back is in test_amqp_source.c. */
-#include "io/amqp_park.h"
+#include "io/amqp_source.h"
 
 #include <stdio.h>
 
@@ -133,4 +133,57 @@ test_amqp_park_survives_the_lack_of_memory(void)
         pc_amqp_park_fini(&g.park);
         pc_loop_free(g.loop);
     }
+}
+
+static void
+park_and_tell(amqp_sink *sink, const pc_message *message)
+{
+    pc_err err = {0};
+    int *parked = sink->see_ctx;
+    sink->hold = sink->source->ops->park(sink->source, message, PC_NS_PER_SEC, &err) == 0;
+    *parked += sink->hold;
+}
+
+/* After the broker was away both connections come back, and what arrives first is parked as well: held, it would
+ * outlast the broker's consumer_timeout. */
+void
+test_amqp_park_goes_on_after_a_reconnect(void)
+{
+    pc_broker_config direct = amqp_config();
+    pc_broker_config config = direct;
+    pc_err err = {0};
+    char queue[64];
+    char delayed[96];
+    int parked = 0;
+    amqp_queue_name(queue, "pc-test");
+    snprintf(delayed, sizeof delayed, "pyceleryc.delay.1.%s", queue);
+    pc_queue what = amqp_queue(queue);
+    pc_message message = amqp_message(queue, "far", 3);
+    pc_producer *producer = amqp_producer(&direct);
+    PC_ASSERT_INT(producer->ops->declare(producer, &what, in_seconds(5), &err), 0);
+    amqp_relay *relay = amqp_relay_start(&direct, &config.port);
+    config.host = "127.0.0.1";
+    amqp_sink *sink = amqp_sink_new(&config);
+    sink->see = park_and_tell;
+    sink->see_ctx = &parked;
+    amqp_sink_start(sink, queue, 10);
+    for (int i = 1; i <= 2; i++) {
+        PC_ASSERT_INT(producer->ops->publish(producer, &message, false, (pc_wall){0}, false, in_seconds(5), &err), 0);
+        amqp_turn_until(sink->loop, &sink->count, i);
+        PC_ASSERT_INT(parked, i);
+        amqp_turn_for(sink->loop, 0.2);  // confirmed
+        if (i == 1) {
+            pc_amqp_source *src = (pc_amqp_source *)(void *)sink->source;
+            src->park.not_before = in_seconds(30);  // as if its connection were the first to be lost
+            amqp_relay_cut(relay);
+            amqp_turn_until(sink->loop, &sink->downs, 1);
+            amqp_turn_for(sink->loop, 0.1);
+            PC_ASSERT_INT(sink->source->ops->connect(sink->source, &err), 0);
+            amqp_turn_until(sink->loop, &sink->ups, 2);
+        }
+    }
+    amqp_sink_end(sink);
+    amqp_relay_stop(relay);
+    PC_ASSERT(producer->ops->remove(producer, delayed, in_seconds(5), &err) == 0, "%s", err.msg);
+    amqp_producer_end(producer, queue);
 }

@@ -21,7 +21,8 @@ from pyceleryc.app.context import Context
 from pyceleryc.backends.gcs import GCSBackend
 from pyceleryc.exceptions import BackendError, ChordError, ImproperlyConfigured
 
-HASTY = {"retry_policy": {"max_retries": 2, "interval_start": 0, "interval_step": 0.01}}
+#: As in a task, but sooner.
+PATIENT = {"retry_policy": {"max_retries": 50, "interval_start": 0.1, "interval_step": 0}}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -185,7 +186,7 @@ def test_servers_that_go_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     with stores.private(stores.PrivateStorage) as server, stores.private(stores.PrivateFirestore) as counting:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
         monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", counting.url)
-        app = make_app("gs://results?gcs_project=project", result_backend_transport_options=HASTY)
+        app = make_app("gs://results?gcs_project=project", result_backend_transport_options=PATIENT)
         assert isinstance(app.backend, GCSBackend)
         for part in (server, counting):
             app.backend.store_result("a", 1, "SUCCESS")
@@ -195,6 +196,11 @@ def test_servers_that_go_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
                 app.backend.store_result("b", 2, "SUCCESS")
                 app.backend.prepare_count("h")
             part.start()
-        app.backend.store_result("b", 2, "SUCCESS")
-        app.backend.prepare_count("h")
+
+        @app.task
+        def store() -> None:
+            app.backend.store_result("b", 2, "SUCCESS")
+            app.backend.prepare_count("h")
+
+        store.apply(throw=True)  # in a task: gRPC waits before it connects again, a second or two
         assert app.AsyncResult("b").get(timeout=30) == 2 and app.backend.incr(app.backend.get_key_for_chord("h")) == 1

@@ -1,6 +1,7 @@
 """A broker that is killed, stopped or takes nothing while tasks are published: nothing lost, nothing hangs (D16, X16)."""
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import Any
 import pytest
 from broker_killed import kill_while_publishing
 from brokers import PrivateRabbitMQ, private_rabbitmq
+from commands import wait_until
 from fleet import ours
 from kombu.exceptions import OperationalError
-
-from pyceleryc import Celery
+from senders import NewSender, new_sender  # noqa: F401  a fixture
 
 #: Seconds: the deadline, and what a busy machine may add to it.
 DEADLINE, SLACK = 1.0, 10.0
@@ -26,22 +27,8 @@ def server() -> Iterator[PrivateRabbitMQ]:
 
 
 @pytest.fixture
-def new_app(server: PrivateRabbitMQ) -> Iterator[Callable[..., Any]]:
-    made = []
-
-    def make(**options: Any) -> Any:
-        app = Celery('stalls', broker=server.url, set_as_current=False)
-        app.conf.broker_transport_options = {
-            'publish_timeout': DEADLINE, 'publish_window': WINDOW, **options}
-        app.conf.broker_connection_timeout = DEADLINE
-        app.task(name='t.add', shared=False)(lambda x: x)
-        made.append(app)
-        return app
-
-    yield make
-    for app in made:
-        if app.amqp.publisher.current is not None:
-            app.amqp.publisher.current.abandon()
+def new_app(server: PrivateRabbitMQ, new_sender: NewSender) -> Callable[..., Any]:
+    return functools.partial(new_sender, server.url, DEADLINE, publish_window=WINDOW)
 
 
 def seconds_until_refused(function: Callable[[], Any], match: str) -> float:
@@ -64,13 +51,6 @@ def check_refusals(app: Any, match: str) -> int:
     assert seconds_until_refused(lambda: app.send_many([task.s(1), task.s(2)]), match) < DEADLINE + SLACK
     assert app.amqp.producer.unconfirmed() == held
     return len(taken)
-
-
-def wait_until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.limit(120)

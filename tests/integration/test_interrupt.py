@@ -8,14 +8,15 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from brokers import free_port
+from senders import NewSender, new_sender  # noqa: F401  a fixture
 
-from pyceleryc import Celery
+pytestmark = pytest.mark.usefixtures('before')
 
 #: Seconds; far above what a signal takes on the busiest machine, far below the deadline.
 SOON, DEADLINE = 20, 50
@@ -26,21 +27,8 @@ class Stop(Exception):
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
-    made = []
-
-    def make(url: str, **options: Any) -> Any:
-        app = Celery('interrupt', broker=url, set_as_current=False)
-        app.conf.broker_transport_options = {'publish_timeout': DEADLINE, **options}
-        app.conf.broker_connection_timeout = DEADLINE
-        app.task(name='t.add', shared=False)(lambda x: x)
-        made.append(app)
-        return app
-
-    yield make
-    for app in made:
-        if app.amqp.publisher.current is not None:
-            app.amqp.publisher.current.abandon()
+def app(new_sender: NewSender) -> Callable[..., Any]:
+    return lambda url, **options: new_sender(url, DEADLINE, **options)
 
 
 @pytest.fixture
@@ -51,61 +39,69 @@ def mute() -> Iterator[int]:
 
 
 @pytest.fixture
-def raising() -> Iterator[Callable[[BaseException], None]]:
-    """Makes SIGUSR1 raise, and sends it again and again from now on."""
+def before() -> Iterator[None]:
+    """Puts the handler of SIGUSR1 back."""
+    old = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGUSR1, old)
+
+
+@contextmanager
+def repeated(over: threading.Event, seconds: float) -> Iterator[None]:
+    """SIGUSR1 again and again, until `over`."""
+    def send() -> None:
+        while not over.wait(seconds):
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
+def interrupted(exc: BaseException) -> Iterator[None]:
+    """A signal whose handler raises `exc` ends what is done within, soon."""
     over = threading.Event()
 
-    def start(exc: BaseException) -> None:
-        def handler(*_: Any) -> None:
+    def handler(*_: Any) -> None:
+        if not over.is_set():
             over.set()
             raise exc
 
-        signal.signal(signal.SIGUSR1, handler)
-
-        def send() -> None:
-            while not over.wait(0.3):
-                os.kill(os.getpid(), signal.SIGUSR1)
-
-        threading.Thread(target=send, daemon=True).start()
-
-    yield start
-    over.set()
-    time.sleep(0.01)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, handler)
+    start = time.monotonic()
+    with pytest.raises(type(exc)), repeated(over, 0.3):
+        yield
+    assert time.monotonic() - start < SOON
 
 
 @pytest.mark.parametrize('exc', [KeyboardInterrupt(), Stop()], ids=['ctrl-c', 'soft-limit'])
 @pytest.mark.parametrize('scheme', ['amqp', 'redis'])
-def test_while_connecting(app: Any, mute: int, raising: Any, scheme: str, exc: BaseException) -> None:
+def test_while_connecting(app: Any, mute: int, scheme: str, exc: BaseException) -> None:
     task = app(f'{scheme}://127.0.0.1:{mute}').tasks['t.add']
-    raising(exc)
-    start = time.monotonic()
-    with pytest.raises(type(exc)):
+    with interrupted(exc):
         task.delay(1)
-    assert time.monotonic() - start < SOON
 
 
-def test_while_nobody_is_there(app: Any, raising: Any) -> None:
+def test_while_nobody_is_there(app: Any) -> None:
     """Between two attempts to connect; the retry policy would go on for ever."""
     task = app(f'amqp://127.0.0.1:{free_port()}').tasks['t.add']
-    raising(KeyboardInterrupt())
-    start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(KeyboardInterrupt()):
         task.apply_async((1,), retry_policy={'max_retries': None, 'interval_start': 0.05})
-    assert time.monotonic() - start < SOON
 
 
-def test_while_sqlite_is_locked(app: Any, tmp_path: Path, raising: Any) -> None:
+def test_while_sqlite_is_locked(app: Any, tmp_path: Path) -> None:
     made = app(f'sqlite:///{tmp_path}/queue.db')
     task = made.tasks['t.add']
     task.delay(1)
     with open(tmp_path / 'queue.db-lock', 'rb') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        raising(Stop())
-        start = time.monotonic()
-        with pytest.raises(Stop):
+        with interrupted(Stop()):
             task.delay(2)
-        assert time.monotonic() - start < SOON
     assert task.delay(3)
     assert made.amqp.producer.size('celery', None)[0] == 2
 
@@ -149,19 +145,16 @@ def valve(amqp_url: str) -> Iterator[Valve]:
 
 @pytest.mark.parametrize('options', [{'publish_window': 5}, {'confirm_publish': True}], ids=['window-full', 'confirm'])
 def test_while_confirms_are_missing(
-    app: Any, valve: Valve, amqp_url: str, unique: Any, raising: Any, options: Any,
+    app: Any, valve: Valve, amqp_url: str, unique: Any, options: Any,
 ) -> None:
     made = app(valve.url, **options)
     made.conf.task_default_queue = unique('interrupt')
     task = made.tasks['t.add']
     task.delay(0)
     valve.open.clear()
-    raising(Stop())
-    start = time.monotonic()
-    with pytest.raises(Stop):
+    with interrupted(Stop()):
         for number in range(1, 100):
             task.delay(number)
-    assert time.monotonic() - start < SOON
     valve.open.set()
     task.delay(100)
     made.amqp.producer.flush(None)
@@ -183,21 +176,9 @@ def test_a_handler_that_returns_changes_nothing(app: Any, valve: Valve, unique: 
             task.delay('handler')
 
     signal.signal(signal.SIGUSR1, handler)
-    over = threading.Event()
-
-    def send() -> None:
-        while not over.wait(0.1):
-            os.kill(os.getpid(), signal.SIGUSR1)
-
     valve.open.clear()
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
+    with repeated(threading.Event(), 0.1):
         task.delay(1)
-    finally:
-        over.set()
-        thread.join()
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     assert len(calls) >= 3
     assert made.amqp.producer.size(made.conf.task_default_queue, None)[0] == 3
     made.amqp.producer.remove(made.conf.task_default_queue, None)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from brokers import private_redis
+from commands import wait_until
 from fleet import Side, Worker, ours, theirs
 from freeze import freeze
 from redis_kills import Experiment
@@ -48,6 +49,12 @@ def env(redis: Redis, marks: Path, unique: Callable[[str], str]) -> Iterator[dic
     if left:
         redis("DEL", *left)
     assert [key for key in left if not key.startswith(f"{queue}:_kombu.binding")] == []
+
+
+def forget_the_dead(env: dict[str, str], redis: Redis) -> None:
+    """A worker runs until those that were killed are forgotten, when their leases have ended."""
+    with ours().worker(env):
+        wait_until(lambda: redis("ZCARD", f"{env['FLEET_QUEUE']}:unacked.pyceleryc") == 1)
 
 
 def with_options(env: dict[str, str], **options: Any) -> dict[str, str]:
@@ -108,11 +115,11 @@ def test_worker_group_killed_again_and_again(env: dict[str, str], marks: Path, r
     report = Experiment(ours(), env, redis, marks, f"{env['FLEET_QUEUE']}:").run(2500, 5, 0.002, 0.3, 60)
     assert report.lost == 0, report
     assert report.beyond == [], report
-    time.sleep(2)  # the last one killed is forgotten, too
+    forget_the_dead(env, redis)
 
 
 @pytest.mark.limit(200)
-def test_worker_killed_when_messages_trickle(env: dict[str, str], marks: Path) -> None:
+def test_worker_killed_when_messages_trickle(env: dict[str, str], marks: Path, redis: Redis) -> None:
     """The queue is empty most of the time: where Celery loses what BRPOP has taken and nobody has booked."""
     env = with_options(env, lease=1)
     chance = random.Random(5)
@@ -126,11 +133,11 @@ def test_worker_killed_when_messages_trickle(env: dict[str, str], marks: Path) -
             workers.pop(0).end()
             workers.append(Worker(ours(), env))
         seen = wait_all(marks, 1200, 60)
-        time.sleep(2)  # the last one killed is forgotten, too
     finally:
         for worker in workers:
             worker.end()
     assert set(seen) == set(range(1200))
+    forget_the_dead(env, redis)
 
 
 @pytest.mark.limit(60)
@@ -168,7 +175,7 @@ def test_c054_eta_beyond_the_visibility_timeout_beside_celery(env: dict[str, str
 @pytest.mark.parametrize(("dead", "heir"), [(ours, theirs), (theirs, ours)], ids=["celery-inherits", "ours-inherits"])
 @pytest.mark.limit(90)
 def test_left_by_the_other_kind(dead: Callable[[], Side], heir: Callable[[], Side], env: dict[str, str],
-                                marks: Path) -> None:
+                                marks: Path, redis: Redis) -> None:
     """A killed worker's messages, when only workers of the other kind remain: after visibility_timeout."""
     env = with_options(env, visibility_timeout=2)
     worker = Worker(dead(), env)
@@ -182,8 +189,7 @@ def test_left_by_the_other_kind(dead: Callable[[], Side], heir: Callable[[], Sid
         wait_all(marks, 4, 40)
     assert set(ran(marks)) == set(range(4))
     if dead is ours:  # its entry waits for a worker that knows it
-        with ours().worker(with_options(env, lease=1)):
-            time.sleep(5)
+        forget_the_dead(with_options(env, lease=1), redis)
 
 
 @pytest.mark.limit(60)

@@ -192,11 +192,29 @@ start_thread(void *ctx, void (*main)(void *arg), void *arg, int index, pc_err *e
     return done == NULL ? pc_fail(err, PC_EIO, "cannot start a thread") : 0;
 }
 
+/* A coroutine that waits gets the exception from its event loop. */
+static bool
+is_told(py_worker *self, unsigned long thread_id)
+{
+    if (!py_run_is_open(self->state, thread_id)) {
+        return true;
+    }
+    PyObject *told = py_worker_call(self, "strike", "(k)", thread_id);
+    bool yes = told == Py_True;
+
+    Py_XDECREF(told);
+    return yes;
+}
+
 static int
 interrupt(void *ctx, unsigned long thread_id)
 {
     py_worker *self = ctx;
     PyGILState_STATE gil = PyGILState_Ensure();
+    if (is_told(self, thread_id)) {
+        PyGILState_Release(gil);
+        return 0;
+    }
     PyObject *exception = PyObject_GetAttrString(self->hooks, "soft_limit_exception");
     int rc = -1;
 

@@ -6,7 +6,6 @@ links, states (PROTOCOL §3.2, T-250..T-257, T-310..T-319). A task without hooks
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import os
@@ -21,6 +20,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError, EncodeError
 from kombu.serialization import loads, prepare_accept_content
 
 from pyceleryc import _core, _state, signals, states
+from pyceleryc.app import coroutines
 from pyceleryc.app.task import Context, Task
 from pyceleryc.backends.base import Backend, DisabledBackend
 from pyceleryc.backends.errors import StoreUnreachable
@@ -93,7 +93,6 @@ class Hooks:
         self.hostname = hostname
         self.exits = exits
         self.accept = prepare_accept_content(app.conf.accept_content)
-        self._loop: asyncio.AbstractEventLoop | None = None
         #: Of tasks whose tracer somebody has replaced: what build_tracer() returned.
         self.traces: dict[str, Callable[..., Any]] = {}
 
@@ -166,12 +165,7 @@ class Hooks:
         return self.app.now().isoformat()
 
     def run_coroutine(self, coroutine: Any) -> Any:
-        """One loop per process for all `async def` tasks."""
-        if not inspect.isawaitable(coroutine):
-            return coroutine
-        if self._loop is None or self._loop.is_closed():
-            self._loop = asyncio.new_event_loop()
-        return self._loop.run_until_complete(coroutine)
+        return coroutines.run(coroutine) if inspect.isawaitable(coroutine) else coroutine
 
     # --- outcomes -----------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from kombu.serialization import prepare_accept_content, registry
 from pyceleryc import _core, _state, signals
 from pyceleryc._billiard_pool import process_ends
 from pyceleryc._ping import parse_address
+from pyceleryc.app import coroutines
 from pyceleryc.app.context import Context
 from pyceleryc.app.trace import LOG_RECEIVED, Hooks, make_tracer
 from pyceleryc.einfo import ExceptionInfo
@@ -534,10 +535,17 @@ class MachineHooks:
         if not up and how is not None and how != "exitcode 0":
             pool_log.error("Process %r pid:%d exited with %r", _child_name(index), pid, how)
 
+    def strike(self, thread: int) -> bool:
+        """The soft limit of what the thread runs: is it a coroutine that waits, and gets the exception so?"""
+        return coroutines.strike(thread)
+
     def start_thread(self, run: Callable[[], None], index: int) -> None:
         def run_tasks() -> None:
-            with _state.joining(self.machine.joins_block):
-                run()
+            try:
+                with _state.joining(self.machine.joins_block):
+                    run()
+            finally:
+                coroutines.leave()
 
         threading.Thread(target=run_tasks, name=f"ThreadPoolExecutor-0_{index}", daemon=True).start()
 
@@ -566,7 +574,7 @@ class MachineHooks:
 
     def _soft_limit_signal(self, signum: int, frame: object) -> None:
         """Comes a moment late sometimes: then the next task must not pay for it."""
-        if self.machine.core.soft_due():
+        if self.machine.core.soft_due() and not self.strike(threading.get_ident()):
             raise SoftTimeLimitExceeded
 
     def child_stop(self, code: int) -> int:

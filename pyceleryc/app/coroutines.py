@@ -1,0 +1,139 @@
+"""Bodies of ``async def`` tasks.
+
+Each thread that runs tasks has an event loop of its own, which stays: connections of one task serve the next.
+"""
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import threading
+import types
+from collections.abc import Awaitable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from types import TracebackType
+from typing import Any
+
+from pyceleryc.exceptions import SoftTimeLimitExceeded
+
+__all__ = ('leave', 'run', 'strike')
+
+
+class _Home(threading.local):
+    """The loop of a thread."""
+
+    loop: asyncio.AbstractEventLoop | None = None
+    pid = 0
+
+    def get(self) -> asyncio.AbstractEventLoop:
+        """A fork shares the loop's descriptors with its parent: it needs another."""
+        if self.loop is None or self.loop.is_closed() or self.pid != os.getpid():
+            self.loop, self.pid = asyncio.new_event_loop(), os.getpid()
+        return self.loop
+
+
+class _Run:
+    """One coroutine on its way through a loop."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.loop = _home.get()
+        self._limit: SoftTimeLimitExceeded | None = None
+        self.task = self.loop.create_task(self._main(coroutine))
+
+    async def _main(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return await self._drive(coroutine)
+
+    @types.coroutine
+    def _drive(self, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """As ``await coroutine``, but where the limit has cancelled what it waits for it gets the limit's exception."""
+        step, value = coroutine.send, None
+        while True:
+            try:
+                waits_for = step(value)
+            except StopIteration as end:
+                return end.value
+            try:
+                step, value = coroutine.send, (yield waits_for)
+            except BaseException as exc:
+                step, value = coroutine.throw, self._translate(exc)
+
+    def _translate(self, exc: BaseException) -> BaseException:
+        limit, self._limit = self._limit, None
+        if limit is None or not isinstance(exc, asyncio.CancelledError):
+            return exc
+        self.task.uncancel()
+        return limit
+
+    def strike(self) -> None:
+        """In the loop: the soft limit has come."""
+        if not self.task.done():
+            self._limit = SoftTimeLimitExceeded()
+            self.task.cancel()
+
+    def end(self) -> Any:
+        """Turn the loop until the coroutine has ended."""
+        while True:
+            try:
+                return self.loop.run_until_complete(self.task)
+            except BaseException as exc:
+                if self.task.done() or not isinstance(exc, SoftTimeLimitExceeded):
+                    raise exc.with_traceback(_own_part(exc.__traceback__))
+                # Raised between two steps, in the loop's own code: what stays in the loop would go on with the next task.
+                self.strike()
+
+
+def _own_part(trace: TracebackType | None) -> TracebackType | None:
+    """Without the frames of the loop: who reads it looks for the task's."""
+    at = trace
+    while at is not None and at.tb_frame.f_code is not _Run._drive.__code__:
+        at = at.tb_next
+    return trace if at is None or at.tb_next is None else at.tb_next
+
+
+_home = _Home()
+_runs: dict[int, _Run] = {}
+
+
+def run(coroutine: Awaitable[Any]) -> Any:
+    """Run what an ``async def`` function returned; return its value."""
+    if asyncio._get_running_loop() is not None:
+        # An eager call within a coroutine: the loop of this thread is busy.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(copy_context().run, _run_aside, coroutine).result()
+    ident = threading.get_ident()
+    at = _runs[ident] = _Run(coroutine if inspect.iscoroutine(coroutine) else _wait_for(coroutine))
+    try:
+        return at.end()
+    finally:
+        del _runs[ident]
+
+
+def _run_aside(coroutine: Awaitable[Any]) -> Any:
+    try:
+        return run(coroutine)
+    finally:
+        leave()
+
+
+def leave() -> None:
+    """The thread ends: its loop is not needed any more."""
+    loop, _home.loop = _home.loop, None
+    if loop is not None:
+        loop.close()
+
+
+async def _wait_for(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def strike(ident: int) -> bool:
+    """Raise SoftTimeLimitExceeded in the coroutine that the thread *ident* runs.
+
+    False if there is none, or if it does not wait but works: then an exception raised in that thread reaches it.
+    """
+    at = _runs.get(ident)
+    if at is None or asyncio.current_task(at.loop) is at.task:
+        return False
+    at.loop.call_soon_threadsafe(at.strike)
+    return True

@@ -22,6 +22,9 @@ void pc_redis_args_add(pc_redis_args *args, pc_slice word);
 void pc_redis_args_str(pc_redis_args *args, const char *word);
 void pc_redis_args_printf(pc_redis_args *args, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
+void pc_redis_args_number(pc_redis_args *args, uint64_t number);
+/* "<owner>:<number>", as deliveries are called in `unacked`. */
+void pc_redis_args_tag(pc_redis_args *args, const char *owner, uint64_t number);
 /* What was appended to `text` since the last word becomes a word; rc < 0: appending failed. */
 void pc_redis_args_end(pc_redis_args *args, int rc);
 size_t pc_redis_args_len(const pc_redis_args *args);

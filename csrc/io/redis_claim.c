@@ -203,11 +203,11 @@ claim(source *src, unsigned n, pc_err *err)
     pc_redis_args_add(args, src->names.unacked);
     pc_redis_keeper_put_held(&src->names, src->keeper.id, args);
     pc_redis_queues_put_lists(&src->queues, &src->names, args);
-    pc_redis_args_printf(args, "%u", n);
+    pc_redis_args_number(args, n);
     pc_redis_args_str(args, src->keeper.id);
-    pc_redis_args_printf(args, "%llu", (unsigned long long)src->number);
+    pc_redis_args_number(args, src->number);
     pc_redis_args_str(args, CLAIM_BYTES);
-    pc_redis_args_printf(args, "%zu", src->queues.len);
+    pc_redis_args_number(args, src->queues.len);
     pc_redis_args_str(args, src->queues.order == PC_ORDER_ROUND_ROBIN ? "1" : "0");
     pc_redis_queues_put_tails(&src->queues, args);
     own->first = src->number;

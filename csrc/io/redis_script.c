@@ -336,7 +336,7 @@ pc_redis_scripts_begin(const pc_redis_scripts *scripts, pc_script which, size_t 
     pc_redis_args_reset(args);
     pc_redis_args_str(args, "EVALSHA");
     pc_redis_args_str(args, scripts->sha[which]);
-    pc_redis_args_printf(args, "%zu", keys);
+    pc_redis_args_number(args, keys);
 }
 
 void
@@ -345,5 +345,5 @@ pc_redis_eval_begin(pc_question which, size_t keys, pc_redis_args *args)
     pc_redis_args_reset(args);
     pc_redis_args_str(args, "EVAL");
     pc_redis_args_str(args, questions[which]);
-    pc_redis_args_printf(args, "%zu", keys);
+    pc_redis_args_number(args, keys);
 }

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "io/redis_settle.h"
 
-#include <stdio.h>
-
 #include "base/mem.h"
 #include "io/redis_keeper.h"
 
@@ -108,7 +106,7 @@ write_some(pc_redis_settler *s, size_t from, size_t n, pc_err *err)
     pc_redis_args_str(&s->args, names[fate]);
     for (size_t i = 0; i < n; i++) {
         size_t at = fate == PC_REDIS_FRONT ? from + n - 1 - i : from + i;
-        pc_redis_args_printf(&s->args, "%s:%llu", s->id, (unsigned long long)s->items[at].number);
+        pc_redis_args_tag(&s->args, s->id, s->items[at].number);
     }
     return pc_redis_args_send(&s->args, s->conn, on_answer, s, err);
 }

@@ -130,6 +130,10 @@ class ResultSet(ResultBase):
         """Tell whether all are done."""
         return all(result.ready() for result in self.results)
 
+    def _failed_join_report(self) -> Iterator[Any]:
+        # Named by stores of other projects, when a chord could not be joined.
+        return (result for result in self.results if result.state in states.PROPAGATE_STATES)
+
     def completed_count(self) -> int:
         """Return how many are done, and well."""
         return sum(int(result.successful()) for result in self.results)

@@ -121,7 +121,7 @@ def _join_and_send(app: Any, header: Any, body: Any, group_id: str, results: Any
             values = header.join(
                 timeout=app.conf.result_chord_join_timeout, propagate=True)
     except Exception as exc:
-        culprit = next((each for each in header.results if each.failed()), None)
+        culprit = next(header._failed_join_report(), None)
         reason = repr(exc) if culprit is None else f'Dependency {culprit.id} raised {exc!r}'
         app.backend.chord_error_from_stack(body, ChordError(reason))
         return

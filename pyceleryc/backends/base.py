@@ -242,6 +242,10 @@ class Backend(Exceptions, Documents, Marks, Chords):
         """Return the results of the tasks that this one has sent."""
         return self.get_task_meta(task_id).get('children')
 
+    def is_cached(self, task_id: str) -> bool:
+        """Tell whether the result is in memory."""
+        return self._cache is not None and task_id in self._cache
+
     def reload_task_result(self, task_id: str) -> None:
         """Read the result anew, though it is in memory."""
         meta = self.get_task_meta(task_id, cache=False)

@@ -200,7 +200,7 @@ class BaseKeyValueStoreBackend(Backend):
         try:
             return join_header(header, self.app.conf.result_chord_join_timeout)
         except Exception as exc:
-            culprit = next((r.id for r in header if r.failed()), None)
+            culprit = next((result.id for result in header._failed_join_report()), None)
             raise ChordError(f'Dependency {culprit} raised {exc!r}') from exc
 
 

@@ -41,11 +41,11 @@ class EventDispatcher:
     app: Any = None
 
     def __init__(
-        self, connection: Any = None, hostname: str | None = None, channel: Any = None,
-        buffer_while_offline: bool = True, enabled: bool = True, serializer: str | None = None,
-        groups: Iterable[str] | None = None, delivery_mode: int = 1,
+        self, connection: Any = None, hostname: str | None = None, enabled: bool = True,
+        channel: Any = None, buffer_while_offline: bool = True, app: Any = None,
+        serializer: str | None = None, groups: Iterable[str] | None = None, delivery_mode: int = 1,
         buffer_group: Iterable[str] | None = None, buffer_limit: int = 24,
-        on_send_buffered: Callable[[], Any] | None = None, app: Any = None,
+        on_send_buffered: Callable[[], Any] | None = None,
     ) -> None:
         self.app = app_or_default(app or self.app)
         self.connection = connection

@@ -124,6 +124,18 @@ def test_denied_in_one_thread_only(app: Celery, done: Callable[..., AsyncResult]
     assert result.get() == 1
 
 
+def test_names_that_stores_of_others_use(app: Celery, done: Callable[..., AsyncResult]) -> None:
+    """django-celery-results says with them which member of a chord has failed."""
+    good, bad, revoked = done(1), done(ValueError("x"), states.FAILURE), done(ValueError("r"), states.REVOKED)
+    group = app.GroupResult("g", [good, bad, revoked])
+    with pytest.raises(ValueError, match="x"):
+        group.join()
+    assert list(group._failed_join_report()) == [bad, revoked]
+    caching = Celery("caching", backend="cache+memory://", set_as_current=False, result_cache_max=10)
+    assert not app.backend.is_cached(good.id) and not caching.backend.is_cached(good.id)
+    assert caching.AsyncResult(good.id).get(timeout=5) == 1 and caching.backend.is_cached(good.id)
+
+
 def test_the_cache_is_for_ready_results(app: Celery, unique: Callable[[str], str]) -> None:
     """T-204"""
     result = app.AsyncResult(unique("id"))

@@ -224,10 +224,10 @@ class Task:
         return {name: value for name, value in found.items() if value is not None}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all fields; other objects by their names."""
-        special: dict[str, Callable[[Any], Any]] = {'worker': lambda worker: worker and worker.hostname,
-                   'root': lambda task: task and task.id, 'parent': lambda task: task and task.id,
-                   'children': lambda tasks: [task.id for task in tasks]}
+        """Return all fields; other tasks by their ids."""
+        special: dict[str, Callable[[Any], Any]] = {
+            'root': lambda task: task and task.id, 'parent': lambda task: task and task.id,
+            'children': lambda tasks: [task.id for task in tasks]}
         return {name: special.get(name, lambda value: value)(getattr(self, name, None)) for name in self._fields}
 
     def __reduce__(self) -> Any:
@@ -386,7 +386,7 @@ class State:
         if subject == 'sent':
             task.client = hostname
         else:
-            self._assign(task, hostname)
+            self._assign(task, hostname, task.local_received)
         fields = {key: value for key, value in event.items() if key not in _NOT_FIELDS}
         timestamp = event.get('timestamp')
         if is_new or subject == 'received':
@@ -400,11 +400,14 @@ class State:
         self._relate(task)
         return task, is_new
 
-    def _assign(self, task: _Task, hostname: str | None) -> None:
+    def _assign(self, task: _Task, hostname: str | None, received: float | None) -> None:
         if not hostname:
             return
         worker, _ = self.get_or_create_worker(hostname)
         task.worker = worker
+        if received:
+            # Who works is alive, with or without heartbeats.
+            worker.event('', received, received)
         self.tasks_by_worker[hostname].add(task)
 
     def _remember(self, task: _Task, clock: int, timestamp: float) -> None:

@@ -177,16 +177,23 @@ def test_subclass_and_pickle() -> None:
     assert type(copy) is FlowersState and copy.tasks.limit == 50
     assert [uuid for uuid, _ in copy.tasks_by_time()] == ["2", "1"]
     task = copy.tasks["2"]
-    assert (task.state, task.result, task.name, task.worker) == ("SUCCESS", "3", "add", "w1@h")
+    assert (task.state, task.result, task.name, task.worker.hostname) == ("SUCCESS", "3", "add", "w1@h")
+    assert task.worker.alive
     assert {found.uuid for found in copy.tasks_by_type["add"]} == {"1", "2"}
     assert copy.workers["w1@h"].freq == 2 and task.parent.uuid == "1"
     assert state.counter["w1@h"]["task-received"] == 2
 
 
+def test_who_works_is_alive(state: State, send: Stream) -> None:
+    """Heartbeats may be off, or have come before we listened."""
+    send("task-started", uuid="1", name="add")
+    assert state.workers["w1@h"].alive and [worker.hostname for worker in state.alive_workers()] == ["w1@h"]
+
+
 def test_a_task_as_dict(state: State, send: Stream) -> None:
     send("task-received", uuid="1", name="add")
     fields = state.tasks["1"].as_dict()
-    assert set(fields) == set(Task._fields) and fields["worker"] == "w1@h" and fields["children"] == []
+    assert set(fields) == set(Task._fields) and fields["worker"] is state.workers["w1@h"] and fields["children"] == []
 
 
 def test_callback_and_handlers() -> None:

@@ -13,6 +13,7 @@
 #define PREFIX "pyceleryc.delay."
 #define UNDER_WAY_MAX 2000u
 #define PAUSE (30 * PC_NS_PER_SEC)
+#define LOOK_AGAIN PC_NS_PER_SEC
 #define SLACK_MS 60000
 
 typedef struct delay {
@@ -273,16 +274,51 @@ begin(pc_amqp_park *park, pc_err *err)
     return 0;
 }
 
+/* ---- not now ---- */
+
+static void
+look_again(pc_amqp_park *park)
+{
+    pc_mono when = pc_mono_add(pc_mono_now(), LOOK_AGAIN);
+    if (when.ns < park->not_before.ns) {
+        when = park->not_before;
+    }
+    if (park->again.node.place == 0) {  // without memory for it the next refusal tries again
+        (void)pc_loop_set_timer(park->loop, &park->again, when, NULL);
+    }
+}
+
+/* What is held instead for longer than the broker's consumer_timeout would cost the channel. */
+static void
+on_again(void *ctx, pc_mono now)
+{
+    pc_amqp_park *park = ctx;
+    bool rested = now.ns >= park->not_before.ns;
+    if (park->forbidden) {
+        return;
+    }
+    if (rested && begin(park, NULL) == 0) {
+        pc_amqp_link_wake(&park->link);
+    }
+    if (rested && park->begun && pc_amqp_link_takes(&park->link)
+        && park->link.window.open < UNDER_WAY_MAX / 2) {
+        park->possible(park->ctx);
+    } else {
+        look_again(park);
+    }
+}
+
 /* ---- for the source ---- */
 
 void
 pc_amqp_park_init(pc_amqp_park *park, pc_loop *loop, const pc_broker_config *config,
-                  void (*settle)(void *ctx, uint64_t tag, pc_settle how), void *ctx,
-                  const pc_log *log)
+                  void (*settle)(void *ctx, uint64_t tag, pc_settle how), void (*possible)(void *ctx),
+                  void *ctx, const pc_log *log)
 {
     *park = (pc_amqp_park){
-        .loop = loop, .config = config, .settle = settle, .ctx = ctx, .log = log};
+        .loop = loop, .config = config, .settle = settle, .possible = possible, .ctx = ctx, .log = log};
     pc_link_init(&park->queues);
+    pc_timer_init(&park->again, on_again, park);
 }
 
 void
@@ -292,6 +328,7 @@ pc_amqp_park_fini(pc_amqp_park *park)
         return;  // never initialised
     }
     forget_queues(park);
+    pc_loop_clear_timer(park->loop, &park->again);
     if (park->begun) {
         pc_amqp_conn_quit(&park->link.conn);
         pc_amqp_link_fini(&park->link);
@@ -343,16 +380,10 @@ level_of(int64_t delay_ns)
     return level;
 }
 
-int
-pc_amqp_park_put(pc_amqp_park *park, const pc_message *message, const pc_queue *from,
-                 int64_t delay_ns, pc_err *err)
+static int
+put(pc_amqp_park *park, const pc_message *message, const pc_queue *from, int level, pc_err *err)
 {
-    int level = level_of(delay_ns);
-    if (level < 0 || !may_park(message, from)) {
-        return pc_fail(err, PC_ENOTFOUND, "messages of this kind can't be parked");
-    }
-    if (park->forbidden || pc_mono_now().ns < park->not_before.ns ||
-        (park->begun && park->link.window.open >= UNDER_WAY_MAX)) {
+    if (pc_mono_now().ns < park->not_before.ns || (park->begun && park->link.window.open >= UNDER_WAY_MAX)) {
         return pc_fail(err, PC_EIO, "messages can't be parked now");
     }
     if (begin(park, err) < 0) {
@@ -375,9 +406,28 @@ pc_amqp_park_put(pc_amqp_park *park, const pc_message *message, const pc_queue *
     return 0;
 }
 
+int
+pc_amqp_park_put(pc_amqp_park *park, const pc_message *message, const pc_queue *from,
+                 int64_t delay_ns, pc_err *err)
+{
+    pc_err why = {0};
+    int level = level_of(delay_ns);
+    if (park->forbidden || level < 0 || !may_park(message, from)) {
+        return pc_fail(err, PC_ENOTFOUND, "messages of this kind can't be parked");
+    }
+    if (put(park, message, from, level, &why) == 0) {
+        return 0;
+    }
+    if (why.code != PC_ENOTFOUND) {
+        look_again(park);
+    }
+    return pc_fail(err, why.code, "%s", why.msg);
+}
+
 void
 pc_amqp_park_void(pc_amqp_park *park, const pc_err *why)
 {
+    pc_loop_clear_timer(park->loop, &park->again);
     if (park->begun) {
         fall(park, why);
     }
@@ -398,6 +448,7 @@ pc_amqp_park_busy(const pc_amqp_park *park)
 void
 pc_amqp_park_abandon(pc_amqp_park *park)
 {
+    pc_loop_clear_timer(park->loop, &park->again);
     if (park->begun) {
         pc_amqp_link_abandon(&park->link);
     }

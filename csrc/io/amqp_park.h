@@ -21,22 +21,25 @@ typedef struct pc_amqp_park {
     bool begun;         // the link exists
     bool forbidden;     // the broker refuses delay queues
     pc_mono not_before; // the connection failed: no attempts until then
+    pc_timer again;     // set when something was refused for now
     pc_link queues;     // declared on this connection, or to be when it is there
     const pc_broker_config *config;  // borrowed
     pc_loop *loop;
     const pc_log *log;
     /* The copy is in the broker: PC_ACK; or is not: PC_REQUEUE. */
     void (*settle)(void *ctx, uint64_t tag, pc_settle how);
+    /* What was refused for now would be taken. */
+    void (*possible)(void *ctx);
     void *ctx;
 } pc_amqp_park;
 
 void pc_amqp_park_init(pc_amqp_park *park, pc_loop *loop, const pc_broker_config *config,
-                       void (*settle)(void *ctx, uint64_t tag, pc_settle how), void *ctx,
-                       const pc_log *log);
+                       void (*settle)(void *ctx, uint64_t tag, pc_settle how), void (*possible)(void *ctx),
+                       void *ctx, const pc_log *log);
 void pc_amqp_park_fini(pc_amqp_park *park);
 
-/* Takes the message over, settle() follows; or -1: hold it. PC_ENOTFOUND: this queue's messages
- * can't be parked; PC_EIO: not now; else as the codes say. */
+/* Takes the message over, settle() follows; or -1: hold it. PC_ENOTFOUND: such messages can't be
+ * parked; else not now, and possible() follows. */
 int pc_amqp_park_put(pc_amqp_park *park, const pc_message *message, const pc_queue *from,
                      int64_t delay_ns, pc_err *err);
 /* The tags are void: lets everything go. */

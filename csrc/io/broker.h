@@ -94,6 +94,8 @@ typedef struct pc_source_hooks {
     void *ctx;
     /* What look() has found out. NULL: look() is not called. */
     void (*depth)(void *ctx, const char *queue, uint64_t messages);
+    /* What park() refused for now would be taken: it may be given back. NULL: nobody is told. */
+    void (*parking)(void *ctx);
 } pc_source_hooks;
 
 typedef struct pc_source pc_source;  // implementations embed it as their first member
@@ -115,7 +117,7 @@ typedef struct pc_source_ops {
     /* Settles one delivery; leaves at the end of the turn, adjoining acks as one. A tag of a lost connection is ignored. */
     int (*settle)(pc_source *source, uint64_t tag, pc_settle how, pc_err *err);
     /* Only from inside message(), and may be NULL: the broker keeps the message and delivers it again when most of
-     * the delay has passed; the driver settles it. -1: it can't, or not now. */
+     * the delay has passed; the driver settles it. -1: it can't (PC_ENOTFOUND), or not now. */
     int (*park)(pc_source *source, const pc_message *message, int64_t delay_ns, pc_err *err);
     /* Asks how many messages wait in each queue that is consumed; depth() is told soon, or not at all. NULL: this
      * driver cannot say. While up. */

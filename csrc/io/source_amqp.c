@@ -310,6 +310,15 @@ settle_parked(void *ctx, uint64_t tag, pc_settle how)
     }
 }
 
+static void
+on_possible(void *ctx)
+{
+    source *src = ctx;
+    if (src->is_up && src->base.hooks.parking != NULL) {
+        src->base.hooks.parking(src->base.hooks.ctx);
+    }
+}
+
 static int
 park(pc_source *base, const pc_message *message, int64_t delay_ns, pc_err *err)
 {
@@ -324,7 +333,8 @@ static void destroy(pc_source *base);
 static void
 init_park(source *src)
 {
-    pc_amqp_park_init(&src->park, src->conn.loop, src->conn.config, settle_parked, src, src->base.log);
+    pc_amqp_park_init(&src->park, src->conn.loop, src->conn.config, settle_parked, on_possible, src,
+                      src->base.log);
 }
 
 static pc_source *

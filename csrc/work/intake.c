@@ -60,15 +60,16 @@ awake(void *ctx, pc_mono now)
     pc_intake_prefetch(worker);
 }
 
+static pc_wall
+awake_wall(const pc_job *job)
+{
+    return job->has_expires && job->expires.us < job->eta.us ? job->expires : job->eta;
+}
+
 static pc_mono
 awake_time(const pc_job *job)
 {
-    pc_wall when = job->eta;
-
-    if (job->has_expires && job->expires.us < when.us) {
-        when = job->expires;
-    }
-    return pc_mono_at_wall(when, pc_wall_now(), pc_mono_now());
+    return pc_mono_at_wall(awake_wall(job), pc_wall_now(), pc_mono_now());
 }
 
 static void
@@ -222,21 +223,50 @@ find_spec(pc_worker *worker, pc_message *message, pc_head *head)
 
 /* Not due for long: the broker keeps it if it can, see io/amqp_park.h. */
 static bool
-parked(pc_worker *worker, const pc_message *message, const pc_head *head)
+is_far(const pc_worker *worker, pc_wall when, int64_t *ahead_us)
+{
+    *ahead_us = when.us - pc_wall_now().us;
+    return worker->config.park_after > 0 && (double)*ahead_us > worker->config.park_after * (double)PC_US_PER_SEC;
+}
+
+static bool
+parked(pc_worker *worker, const pc_message *message, const pc_head *head, bool *later)
 {
     pc_err err = {0};
+    int64_t ahead_us;
     int (*park)(pc_source *, const pc_message *, int64_t, pc_err *) = worker->source->ops->park;
 
-    if (!head->has_eta || !(worker->config.park_after > 0) || park == NULL
-        || worker->phase != PC_PHASE_RUNNING) {
+    if (!head->has_eta || park == NULL || worker->phase != PC_PHASE_RUNNING) {
         return false;
     }
     pc_wall when = head->has_expires && head->expires.us < head->eta.us ? head->expires : head->eta;
-    int64_t ahead_us = when.us - pc_wall_now().us;
-    if ((double)ahead_us <= worker->config.park_after * (double)PC_US_PER_SEC) {
+    if (!is_far(worker, when, &ahead_us)) {
         return false;
     }
-    return park(worker->source, message, ahead_us > INT64_MAX / 1000 ? INT64_MAX : ahead_us * 1000, &err) == 0;
+    int rc = park(worker->source, message, ahead_us > INT64_MAX / 1000 ? INT64_MAX : ahead_us * 1000, &err);
+    *later = rc < 0 && err.code != PC_ENOTFOUND;
+    return rc == 0;
+}
+
+/* What is held since then goes back, to be parked when it comes again. */
+void
+pc_intake_park_again(void *ctx)
+{
+    pc_worker *worker = ctx;
+    int64_t ahead_us;
+
+    if (worker->phase != PC_PHASE_RUNNING) {
+        return;
+    }
+    for (pc_link *at = worker->held.next, *next; at != &worker->held; at = next) {
+        pc_job *job = PC_CONTAINER_OF(at, pc_job, link);
+        next = at->next;
+        if (job->unparked && is_far(worker, awake_wall(job), &ahead_us)) {
+            pc_worker_unlist(worker, job);
+            pc_finish_settle(worker, job, PC_REQUEUE);
+        }
+    }
+    pc_intake_prefetch(worker);
 }
 
 void
@@ -246,10 +276,11 @@ pc_intake_message(void *ctx, const pc_message *delivery)
     pc_message message = *delivery;
     pc_head head;
     pc_err err = {0};
+    bool later = false;
 
     worker->received++;
     pc_spec *spec = find_spec(worker, &message, &head);
-    if (spec == NULL || parked(worker, &message, &head)) {
+    if (spec == NULL || parked(worker, &message, &head, &later)) {
         return;
     }
     pc_job *job = pc_job_new(&message, &head, spec, &worker->scratch, &err);
@@ -257,6 +288,7 @@ pc_intake_message(void *ctx, const pc_message *delivery)
         settle_bad(worker, PC_BAD_HEADERS, &message, &err);
         return;
     }
+    job->unparked = later;
     spec->total++;
     if (spec->metrics != NULL) {
         pc_observe_received(job);

@@ -71,6 +71,7 @@ typedef struct pc_job {
     bool redelivered : 1;
     bool wants_events : 1;  // since it was given to the pool
     bool limits_fixed : 1;
+    bool unparked : 1;      // held because the broker could not keep it just then
     int pid;                // process that runs it, 0: unknown
     char frame[];           // pc_message_pack()
 } pc_job;

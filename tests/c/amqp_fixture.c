@@ -176,7 +176,7 @@ amqp_sink_new(const pc_broker_config *config)
     pc_err err = {0};
     amqp_sink *sink = pc_zalloc(sizeof *sink);
     PC_ASSERT(sink != NULL);
-    pc_source_hooks hooks = {on_message, on_up, on_down, on_cancelled, sink, NULL};
+    pc_source_hooks hooks = {on_message, on_up, on_down, on_cancelled, sink, NULL, NULL};
     sink->loop = pc_loop_new(&err);
     sink->source = pc_source_amqp.create(config, sink->loop, &hooks, NULL, &err);
     PC_ASSERT(sink->source != NULL, "%s", err.msg);

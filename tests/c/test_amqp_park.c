@@ -13,6 +13,7 @@ typedef struct garage {
     pc_loop *loop;
     int acked;
     int requeued;
+    int possible;
     size_t declaring;  // declarations under way when the last one was settled
 } garage;
 
@@ -25,6 +26,12 @@ on_settle(void *ctx, uint64_t tag, pc_settle how)
     g->acked += how == PC_ACK;
     g->requeued += how == PC_REQUEUE;
     g->declaring = conn->wanted_end - conn->wanted_first;
+}
+
+static void
+on_possible(void *ctx)
+{
+    ((garage *)ctx)->possible++;
 }
 
 static void
@@ -53,7 +60,7 @@ test_amqp_park_renews_the_queue_of_a_message_that_was_held_up(void)
     pc_producer *producer = amqp_producer(&direct);
     amqp_relay *relay = amqp_relay_start(&direct, &config.port);
     config.host = "127.0.0.1";
-    pc_amqp_park_init(&g.park, g.loop, &config, on_settle, &g, NULL);
+    pc_amqp_park_init(&g.park, g.loop, &config, on_settle, on_possible, &g, NULL);
     park_one(&g, queue, 7);
     amqp_turn_until(g.loop, &g.acked, 1);
     PC_ASSERT_INT(g.declaring, 0);
@@ -82,7 +89,7 @@ try_to_park(const pc_queue *from, pc_slice headers, pc_err *err)
     message.tag = 7;
     message.headers_kind = PC_HEADERS_TABLE;
     message.headers = headers;
-    pc_amqp_park_init(&g.park, g.loop, &config, on_settle, &g, NULL);
+    pc_amqp_park_init(&g.park, g.loop, &config, on_settle, on_possible, &g, NULL);
     int rc = pc_amqp_park_put(&g.park, &message, from, PC_NS_PER_SEC, err);
     pc_amqp_park_fini(&g.park);
     pc_loop_free(g.loop);
@@ -120,7 +127,7 @@ test_amqp_park_survives_the_lack_of_memory(void)
     for (int n = 0; !whole; n++) {
         pc_err err = {0};
         garage g = {.loop = pc_loop_new(NULL)};
-        pc_amqp_park_init(&g.park, g.loop, &config, on_settle, &g, NULL);
+        pc_amqp_park_init(&g.park, g.loop, &config, on_settle, on_possible, &g, NULL);
         pc_mem_fail_after(n);
         bool taken = pc_amqp_park_put(&g.park, &message, &from, PC_NS_PER_SEC, &err) == 0;
         pc_mono end = in_seconds(3);
@@ -186,4 +193,30 @@ test_amqp_park_goes_on_after_a_reconnect(void)
     amqp_relay_stop(relay);
     PC_ASSERT(producer->ops->remove(producer, delayed, in_seconds(5), &err) == 0, "%s", err.msg);
     amqp_producer_end(producer, queue);
+}
+
+/* Refused after the connection was lost: told when it is there again, once. */
+void
+test_amqp_park_tells_when_it_is_possible_again(void)
+{
+    pc_broker_config config = amqp_config();
+    pc_err err = {0};
+    garage g = {.loop = pc_loop_new(NULL)};
+    pc_queue from = amqp_queue("pc-test-not-now");
+    pc_message message = amqp_message(from.name, "far", 3);
+    message.tag = 7;
+    pc_amqp_park_init(&g.park, g.loop, &config, on_settle, on_possible, &g, NULL);
+    g.park.not_before = in_seconds(0.3);
+    for (int i = 0; i < 2; i++) {
+        PC_ASSERT(pc_amqp_park_put(&g.park, &message, &from, PC_NS_PER_SEC, &err) < 0 && err.code == PC_EIO);
+    }
+    amqp_turn_for(g.loop, 0.2);
+    PC_ASSERT_INT(g.possible, 0);
+    amqp_turn_until(g.loop, &g.possible, 1);
+    PC_ASSERT(pc_amqp_park_put(&g.park, &message, &from, PC_NS_PER_SEC, &err) == 0, "%s", err.msg);
+    amqp_turn_until(g.loop, &g.acked, 1);
+    amqp_turn_for(g.loop, 1.2);
+    PC_ASSERT_INT(g.possible, 1);
+    pc_amqp_park_fini(&g.park);
+    pc_loop_free(g.loop);
 }

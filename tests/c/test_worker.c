@@ -89,6 +89,42 @@ test_wall_clock_step(void)
     rig_free(&r);
 }
 
+static bool keeps_nothing;
+
+static int
+spy_park(pc_source *source, const pc_message *message, int64_t delay_ns, pc_err *err)
+{
+    PC_ASSERT(delay_ns > 10 * PC_NS_PER_SEC);
+    return rig_number(message) == 2 ? pc_fail(err, PC_ENOTFOUND, "never")
+           : keeps_nothing          ? pc_fail(err, PC_EIO, "not now")
+                                    : source->ops->settle(source, message->tag, PC_ACK, err);
+}
+
+/* Held because the broker could not keep it just then: it goes back when the broker can. */
+void
+test_far_task_goes_back_when_the_broker_can_keep_it(void)
+{
+    rig r;
+
+    keeps_nothing = true;
+    rig_init(&r, "prefork", 1);
+    r.config.park_after = 10;
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    r.source_spy.park = spy_park;
+    rig_send_with(&r, 1, "task", "ok", rig_eta(60000));
+    rig_send_with(&r, 2, "task", "ok", rig_eta(60000));
+    rig_send_with(&r, 3, "task", "ok", rig_eta(5000));
+    RIG_UNTIL(&r, rig_stats(&r).held == 3);
+    keeps_nothing = false;
+    r.worker->source->hooks.parking(r.worker->source->hooks.ctx);
+    RIG_UNTIL(&r, rig_seen(&r, "requeue:t1") && rig_seen(&r, "ack:t0"));  // kept before it was received
+    PC_ASSERT_INT(rig_stats(&r).held, 2);
+    PC_ASSERT(!rig_seen(&r, "requeue:t2") && !rig_seen(&r, "requeue:t3"));
+    PC_ASSERT(strcmp(rig_stop(&r, PC_STOP_WARM, 1000), "t2 t3 ") == 0);
+    rig_free(&r);
+}
+
 void
 test_prefetch_grows_with_held_tasks(void)
 {

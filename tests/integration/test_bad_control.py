@@ -135,6 +135,7 @@ EVENTS: list[Any] = [
 ]
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_events(world: World) -> None:
     """Workers look at each other's events (gossip)."""
     for body in EVENTS:

@@ -83,7 +83,8 @@ class Gossip(bootsteps.ConsumerStep):
         heartbeat = self.c.machine.events.heartbeat or PERIOD
         self.receiver = self.app.events.Receiver(channel, routing_key='worker.#', queue_ttl=heartbeat)
         return [self.app.amqp.Consumer(
-            channel, [self.receiver.queue], callbacks=[self._on_message], no_ack=True, accept=self.receiver.accept)]
+            channel, [self.receiver.queue], callbacks=[self._on_message], no_ack=True, accept=self.receiver.accept,
+            on_decode_error=self._on_decode_error)]
 
     def stop(self, c: Any) -> None:
         self.listening = False
@@ -94,6 +95,9 @@ class Gossip(bootsteps.ConsumerStep):
             self._on_event(body)
         except Exception as exc:  # whatever came over the network
             logger.warning('gossip: an event cannot be used: %r', exc)
+
+    def _on_decode_error(self, message: Any, exc: Exception) -> None:
+        logger.warning('gossip: an event cannot be decoded: %r', exc)
 
     def _on_event(self, body: dict[str, Any]) -> None:
         handler = {'worker-elect': self._on_elect, 'worker-elect-ack': self._on_vote}.get(body['type'])

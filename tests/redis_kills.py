@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fleet import Side, Worker
+from marks import ran
 from resp import Redis
 
 PUBLISHER = """
@@ -86,7 +87,7 @@ class Experiment:
         publisher.stdin.close()
         assert publisher.wait(60) == 0
         self._finish(part * kills, patience, restart)
-        return Report(part * kills, kills, self._ran(), self.in_flight, time.monotonic() - began)
+        return Report(part * kills, kills, ran(self.marks), self.in_flight, time.monotonic() - began)
 
     def _publisher(self, longest: float) -> subprocess.Popen[str]:
         code = "import pyceleryc; pyceleryc.install_as_celery()\n" if self.side.name == "pyceleryc" else ""
@@ -112,9 +113,6 @@ class Experiment:
             assert number is not None, now[tag]
             self.in_flight[int(number[1])] += 1
         self.known = set(now)
-
-    def _ran(self) -> Counter[int]:
-        return Counter(int(line) for line in self.marks.read_text().split())
 
     def _is_drained(self) -> bool:
         lists = [self.queue + end for end in ("", "\x06\x163", "\x06\x166", "\x06\x169")]

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import fleet
 import pytest
+from commands import wait_until
+from embedding import remove_names, take_names
 
 from pyceleryc import Celery
 
 pytestmark = pytest.mark.long
 
 SIDES = {"ours": fleet.ours, "theirs": fleet.theirs}
-
-
-def wait_for(condition: Callable[[], Any], timeout: float = 25) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture(params=["amqp_url", "redis_url"])
@@ -31,7 +25,7 @@ def fleet_of_both(request: pytest.FixtureRequest, unique: Callable[[str], str]) 
     backend = request.getfixturevalue("redis_url")
     env = SIDES["ours"]().env(url, backend, queue, FLEET_APP="control_tasks", FLEET_CHATTY="1", FLEET_LOGLEVEL="DEBUG")
     app = Celery(broker=url, backend=backend, set_as_current=False)
-    app.conf.update(task_default_queue=queue, control_exchange=f"{queue}-control", event_exchange=f"{queue}-events")
+    take_names(app, queue)
     with ExitStack() as stack:
         nodes = {name: f"{name}-{queue}@here" for name in ("theirs", "ours1", "ours2")}
         workers = {}
@@ -41,11 +35,7 @@ def fleet_of_both(request: pytest.FixtureRequest, unique: Callable[[str], str]) 
             if name == "theirs":
                 assert app.control.revoke("known-before", reply=True, timeout=10, limit=1)
         yield {"app": app, "nodes": nodes, "workers": workers}
-    app.amqp.producer.remove(queue, 5.0)
-    if "amqp" in request.param:
-        with app.connection_for_write() as connection:
-            for name in (queue, f"{queue}-events", f"{queue}-control.pidbox", f"reply.{queue}-control.pidbox"):
-                connection.default_channel.exchange_delete(name)
+    remove_names(url, queue)
     app.close()
 
 
@@ -72,7 +62,7 @@ def elect(app: Celery, workers: dict[str, fleet.Worker]) -> None:
     for number in range(4):
         app.control.election(f"e{number}", "task", {**action, "options": {"task_id": f"elected-{number}"}})
         for worker in workers.values():
-            wait_for(lambda: f"election 'e{number}'" in worker.text() or f"elected for 'e{number}'" in worker.text())  # noqa: B023
+            wait_until(lambda: f"election 'e{number}'" in worker.text() or f"elected for 'e{number}'" in worker.text())  # noqa: B023
         winners = [name for name, worker in workers.items() if f"I won the election 'e{number}'" in worker.text()]
         assert len(winners) == 1, [worker.text()[-1500:] for worker in workers.values()]
         assert app.AsyncResult(f"elected-{number}").get(timeout=30) == 42

@@ -13,6 +13,7 @@ import pytest
 
 from embedding import embedded
 from fleet import ours
+from marks import ran, wait_all
 from pyceleryc import Celery
 
 pytestmark = pytest.mark.long
@@ -63,16 +64,6 @@ def test_killed_worker(kind: str, request: pytest.FixtureRequest, tmp_path: Path
               "filesystem": lambda: "filesystem://"}[kind]()
     env = side.env(broker, None, unique("killed"), FLEET_MARKS=str(marks), FLEET_PREFETCH="4", **extra)
 
-    def ran() -> Counter[int]:
-        return Counter(int(line) for line in marks.read_text().split())
-
-    def wait_for(count: int) -> Counter[int]:
-        deadline = time.monotonic() + 40
-        while len(seen := ran()) < count:
-            assert time.monotonic() < deadline, f"only {sorted(seen)} ran"
-            time.sleep(0.02)
-        return seen
-
     script = f"""
 for number in range({TASKS}):
     (tasks.late if number % 2 else tasks.early).delay(number, 0.05)
@@ -81,19 +72,19 @@ result = None
     try:
         side.client(script, env)
         with side.worker(env, "-c", "2") as worker:
-            wait_for(8)
+            wait_all(marks, 8, 40)
             worker.kill_group()
         early = {number for number in range(0, TASKS, 2)}
         with side.worker(env, "-c", "2"):
             # an early one may have been acknowledged when it was killed: it is not to come back
-            wait_for(TASKS - 2)
+            wait_all(marks, TASKS - 2, 40)
             deadline = time.monotonic() + 20
-            while not set(range(1, TASKS, 2)) <= set(ran()) and time.monotonic() < deadline:
+            while not set(range(1, TASKS, 2)) <= set(ran(marks)) and time.monotonic() < deadline:
                 time.sleep(0.02)
     finally:
         if kind != "filesystem":
             side.client("tasks.app.amqp.producer.remove(tasks.app.conf.task_default_queue, 5.0)\nresult = None", env)
-    seen = ran()
+    seen = ran(marks)
     assert set(range(1, TASKS, 2)) <= set(seen), "late acks: nothing is lost"
     assert sum(count - 1 for count in seen.values()) <= 2 * 5, "only those in flight run twice"
     assert len(early - set(seen)) <= 2, "early acks: only what ran is lost"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import fleet
 import pytest
 from brokers import private_redis
+from commands import wait_until
 from embedding import embedded
 
 from pyceleryc import Celery
@@ -22,13 +22,6 @@ pytestmark = pytest.mark.long
 
 QUIET = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
 ON = {"worker_durable_revokes": True}
-
-
-def wait_until(true: Callable[[], Any], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import fleet
 import pytest
-from embedding import embedded
+from embedding import embedded, remove_names, take_names
 
 from pyceleryc import Celery
 
@@ -77,15 +77,6 @@ def make_env(amqp_url: str, queue: str) -> dict[str, str]:
     return SIDES["ours"]().env(amqp_url, "rpc://", queue, FLEET_APP="control_tasks", FLEET_SENT="1")
 
 
-def remove(url: str, queue: str) -> None:
-    app = Celery(broker=url, set_as_current=False)
-    app.amqp.producer.remove(queue, 5.0)
-    with app.connection_for_write() as connection:
-        for name in (queue, f"{queue}-events", f"{queue}-control.pidbox", f"reply.{queue}-control.pidbox"):
-            connection.default_channel.exchange_delete(name)
-    app.close()
-
-
 @pytest.mark.parametrize(("worker", "watcher"), [("ours", "ours"), ("ours", "theirs"), ("theirs", "ours")])
 def test_all_events(amqp_url: str, unique: Callable[[str], str], worker: str, watcher: str) -> None:
     queue = unique("ev")
@@ -114,7 +105,7 @@ def test_all_events(amqp_url: str, unique: Callable[[str], str], worker: str, wa
             assert clocks == sorted(clocks)
         finally:
             watch.end()
-    remove(amqp_url, queue)
+    remove_names(amqp_url, queue)
 
 
 def check(watch: Watcher, node: str) -> None:
@@ -149,7 +140,7 @@ def check(watch: Watcher, node: str) -> None:
 def app(amqp_url: str, unique: Callable[[str], str]) -> Iterator[Celery]:
     queue = unique("ev")
     made = Celery("ev", broker=amqp_url, backend="rpc://", set_as_current=False)
-    made.conf.update(task_default_queue=queue, control_exchange=f"{queue}-control", event_exchange=f"{queue}-events")
+    take_names(made, queue)
 
     @made.task(name="ev.add")
     def add(x: int, y: int) -> int:
@@ -157,7 +148,7 @@ def app(amqp_url: str, unique: Callable[[str], str]) -> Iterator[Celery]:
 
     yield made
     made.close()
-    remove(amqp_url, queue)
+    remove_names(amqp_url, queue)
 
 
 class Seen:
@@ -258,4 +249,4 @@ def test_the_command_line(amqp_url: str, unique: Callable[[str], str], by: str) 
                 lines.append(dump.stdout.readline())
             dump.kill()
         assert any("task received: ctl.add(" in line and "args=" in line for line in lines)
-    remove(amqp_url, queue)
+    remove_names(amqp_url, queue)

@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 import pytest
-from embedding import embedded
+from commands import wait_until
+from embedding import embedded, remove_names, take_names
 from kombu import Consumer, Exchange, Queue
 
 from pyceleryc import Celery, bootsteps
@@ -24,16 +25,9 @@ from pyceleryc.worker.control import Panel, control_command
 QUIET = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
 
 
-def wait_for(condition: Callable[[], Any], timeout: float = 20) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def make_app(broker: str, queue: str) -> Celery:
     app = Celery("ext", broker=broker, backend="cache+memory://", set_as_current=False)
-    app.conf.update(task_default_queue=queue, control_exchange=f"{queue}-control", event_exchange=f"{queue}-events")
+    take_names(app, queue)
 
     @app.task(name="ext.add")
     def add(x: int, y: int) -> int:
@@ -45,13 +39,10 @@ def make_app(broker: str, queue: str) -> Celery:
 @pytest.fixture(params=["amqp_url", "redis_url"])
 def app(request: pytest.FixtureRequest, unique: Callable[[str], str]) -> Iterator[Celery]:
     queue = unique("ext")
-    made = make_app(request.getfixturevalue(request.param), queue)
+    url = request.getfixturevalue(request.param)
+    made = make_app(url, queue)
     yield made
-    made.amqp.producer.remove(queue, 5.0)
-    if request.param == "amqp_url":
-        with made.connection_for_write() as connection:
-            for name in (queue, f"{queue}-events", f"{queue}-control.pidbox", f"reply.{queue}-control.pidbox"):
-                connection.default_channel.exchange_delete(name)
+    remove_names(url, queue)
     made.close()
 
 
@@ -140,20 +131,20 @@ def test_custom_message_consumer(app: Celery) -> None:
     app.steps["consumer"].add(MyConsumerStep)
     with embedded(app, pool="threads", concurrency=1, **QUIET) as worker:
         link = worker.machine.link  # type: ignore[union-attr]
-        wait_for(lambda: link.up)
+        wait_until(lambda: link.up)
         send("world")
         assert app.tasks["ext.add"].delay(1, 2).get(timeout=30) == 3
-        wait_for(lambda: seen == [{"hello": "world"}])
+        wait_until(lambda: seen == [{"hello": "world"}])
         time.sleep(1.2)  # with Redis the question for messages is asked anew each second
         send("again")
-        wait_for(lambda: len(seen) == 2)
+        wait_until(lambda: len(seen) == 2)
         sock = link.connection.connection.transport.sock if link.connection.transport.driver_type == "amqp" else None
         if sock is not None:
             sock.shutdown(2)
-            wait_for(lambda: not link.up)
-            wait_for(lambda: link.up)
+            wait_until(lambda: not link.up)
+            wait_until(lambda: link.up)
             send("third")
-            wait_for(lambda: len(seen) == 3)
+            wait_until(lambda: len(seen) == 3)
 
 
 # --- what steps use ---------------------------------------------------------------------------------------------------
@@ -197,7 +188,7 @@ def test_timer_hub_and_active_requests(local: Celery) -> None:
         os.write(write, b"x")
         result.get(timeout=30)
         ticks = seen["ticks"]
-        wait_for(lambda: "read" in seen)
+        wait_until(lambda: "read" in seen)
     os.close(read), os.close(write)
     assert seen["active"] == "ext.wait" and seen["soon"] and seen["pool"] == (2, 2)
     assert seen["read"] == ("word", b"x") and "cancelled" not in seen and seen["ticks"] <= ticks + 1
@@ -213,7 +204,7 @@ def test_prefetch_by_command(app: Celery) -> None:
 
     try:
         with embedded(app, pool="solo", hostname="w@here", **QUIET) as worker:
-            wait_for(lambda: worker.machine.link.up)  # type: ignore[union-attr]
+            wait_until(lambda: worker.machine.link.up)  # type: ignore[union-attr]
             reply = app.control.broadcast("increase_prefetch_count", {"n": 3}, reply=True, limit=1, timeout=30)
             assert reply == [{"w@here": {"ok": "prefetch count is 7"}}]
             assert worker.stats["prefetch"] == 7
@@ -324,7 +315,7 @@ def test_pool_restart(app: Celery, pool: str, tmp_path: Path, monkeypatch: pytes
     with embedded(app, pool=pool, concurrency=1, hostname="w@here", **QUIET):
         assert answer.delay(0).get(timeout=30)[0] == "old"
         running = answer.delay(1)
-        wait_for(lambda: any(request.id == running.id for request in state.active_requests))
+        wait_until(lambda: any(request.id == running.id for request in state.active_requests))
         module.write_text("ANSWER = 'brand new'\n")
         reply = app.control.pool_restart([name], reload=True, reply=True, limit=1, timeout=30)
         assert reply == [{"w@here": {"ok": "reload started"}}]

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from brokers import free_port
+from commands import wait_until
 from pyceleryc import Celery, _ping
 
 HERE = Path(__file__).parents[1]
@@ -38,13 +39,6 @@ def get(port: int, path: str) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as exc:
         return exc.code, exc.read().decode()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def is_ready(port: int) -> bool:

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 
 from brokers import private_rabbitmq
 from fleet import Side, Worker, ours
+from marks import ran, wait_all
 
 TASKS = int(os.environ.get("KILL_TASKS", "2500"))
 KILLS = int(os.environ.get("KILL_TIMES", "6"))  # more: tests/soak/soak_kills.py
@@ -48,18 +48,6 @@ tasks.app.amqp.producer.flush(30.0)
 result = None
 """
     side.client(script, env)
-
-
-def ran(marks: Path) -> Counter[int]:
-    return Counter(int(line) for line in marks.read_text().split())
-
-
-def wait_all(marks: Path, count: int, timeout: float) -> Counter[int]:
-    deadline = time.monotonic() + timeout
-    while len(seen := ran(marks)) < count:
-        assert time.monotonic() < deadline, f"only {len(seen)} of {count} tasks ran"
-        time.sleep(0.1)
-    return seen
 
 
 @pytest.mark.limit(240)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from brokers import private_rabbitmq
 from fleet import Worker, ours
+from marks import wait_all
 
 TASKS = 300
 PARKED = """
@@ -22,14 +22,6 @@ for number in range(300):
 tasks.app.amqp.producer.flush(30.0)
 result = due
 """
-
-
-def wait_all(marks: Path) -> Counter[str]:
-    deadline = time.monotonic() + 40
-    while len(seen := Counter(marks.read_text().split())) < TASKS:
-        assert time.monotonic() < deadline, f"only {len(seen)} of {TASKS} tasks ran"
-        time.sleep(0.1)
-    return seen
 
 
 @pytest.mark.limit(120)
@@ -47,7 +39,7 @@ def test_worker_and_broker_killed_while_tasks_are_parked(tmp_path: Path, unique:
         with side.worker(env) as worker:
             server.kill()
             server.start()
-            seen = wait_all(marks)
+            seen = wait_all(marks, TASKS, 40)
             assert time.time() >= due
             log = worker.text()
     # more than once only what was between copy and ack when one of them died

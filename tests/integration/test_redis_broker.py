@@ -17,6 +17,7 @@ from brokers import private_redis
 from commands import wait_until
 from fleet import Side, Worker, ours, theirs
 from freeze import freeze
+from marks import ran, wait_all
 from redis_kills import Experiment
 from resp import Redis
 
@@ -64,18 +65,6 @@ def with_options(env: dict[str, str], **options: Any) -> dict[str, str]:
 def publish(side: Side, env: dict[str, str], task: str, count: int, first: int = 0, **options: Any) -> None:
     side.client(f"for number in range({first}, {first + count}):\n"
                 f"    tasks.{task}.apply_async((number,), **{options!r})\nresult = None", env)
-
-
-def ran(marks: Path) -> Counter[int]:
-    return Counter(int(line) for line in marks.read_text().split())
-
-
-def wait_all(marks: Path, count: int, timeout: float) -> Counter[int]:
-    deadline = time.monotonic() + timeout
-    while len(seen := ran(marks)) < count:
-        assert time.monotonic() < deadline, f"only {len(seen)} of {count} tasks ran"
-        time.sleep(0.05)
-    return seen
 
 
 @pytest.mark.parametrize(("client", "worker"), [(ours, theirs), (theirs, ours), (ours, ours)],

@@ -13,7 +13,8 @@ from typing import Any
 import fleet
 import forks
 import pytest
-from embedding import embedded
+from commands import wait_until
+from embedding import embedded, remove_names, take_names
 
 from pyceleryc import Celery
 from pyceleryc.exceptions import DuplicateNodenameWarning, ImproperlyConfigured
@@ -94,17 +95,6 @@ def make_env(amqp_url: str, queue: str, **extra: str) -> dict[str, str]:
     return SIDES["ours"]().env(amqp_url, "rpc://", queue, FLEET_APP="control_tasks", **extra)
 
 
-def remove(url: str, *queues: str) -> None:
-    app = Celery(broker=url, set_as_current=False)
-    for queue in queues:
-        app.amqp.producer.remove(queue, 5.0)
-    with app.connection_for_write() as connection:
-        for suffix in ("-events", "-control.pidbox", ""):
-            connection.default_channel.exchange_delete(queues[0] + suffix)
-        connection.default_channel.exchange_delete(f"reply.{queues[0]}-control.pidbox")
-    app.close()
-
-
 @pytest.fixture(scope="module", params=["ours", "theirs"])
 def cluster(request: pytest.FixtureRequest, amqp_url: str) -> Iterator[Cluster]:
     queue = f"ctl-{request.param}-{time.time_ns():x}"
@@ -112,7 +102,7 @@ def cluster(request: pytest.FixtureRequest, amqp_url: str) -> Iterator[Cluster]:
     side = SIDES[request.param]()
     with side.worker(env, "-c", "2", "-n", node, "-E") as worker:
         yield Cluster(side, env, node, worker)
-    remove(amqp_url, queue, f"{node}-extra")
+    remove_names(amqp_url, queue, f"{node}-extra")
 
 
 def sides(cluster: Cluster) -> list[str]:
@@ -260,7 +250,7 @@ def test_shutdown(amqp_url: str, unique: Callable[[str], str]) -> None:
             assert code == 69, "there is no reply"
             assert worker.process.wait(30) == 0
             assert "Got shutdown from remote" in worker.text()
-        remove(amqp_url, queue)
+        remove_names(amqp_url, queue)
 
 
 # --- embedded workers: settings, pools, files -------------------------------------------------------------------------
@@ -269,7 +259,7 @@ def test_shutdown(amqp_url: str, unique: Callable[[str], str]) -> None:
 def app(amqp_url: str, unique: Callable[[str], str]) -> Iterator[Celery]:
     queue = unique("ctl")
     made = Celery("ctl", broker=amqp_url, backend="rpc://", set_as_current=False)
-    made.conf.update(task_default_queue=queue, control_exchange=f"{queue}-control", event_exchange=f"{queue}-events")
+    take_names(made, queue)
 
     @made.task(name="ctl.add")
     def add(x: int, y: int) -> int:
@@ -281,7 +271,7 @@ def app(amqp_url: str, unique: Callable[[str], str]) -> Iterator[Celery]:
 
     yield made
     made.close()
-    remove(amqp_url, queue)
+    remove_names(amqp_url, queue)
 
 
 def ask(app: Celery, command: str, **arguments: Any) -> Any:
@@ -339,19 +329,12 @@ def test_autoscale(app: Celery) -> None:
         assert "not supported with autoscale" in ask(app, "pool_grow")["error"]
         worker.machine.autoscaler.keepalive = 0.5  # type: ignore[union-attr]
         results = [app.tasks["ctl.nap"].delay(2) for _ in range(4)]
-        wait_for(lambda: ask(app, "stats")["autoscaler"]["current"] == 4)
+        wait_until(lambda: ask(app, "stats")["autoscaler"]["current"] == 4)
         for result in results:
             result.get(timeout=30)
-        wait_for(lambda: ask(app, "stats")["autoscaler"]["current"] == 1)
+        wait_until(lambda: ask(app, "stats")["autoscaler"]["current"] == 1)
         assert ask(app, "autoscale", max=3, min=2) == {"ok": "autoscale now max=3 min=2"}
         assert "ValueError" in ask(app, "autoscale", max=1, min=2)["error"]
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_statedb(app: Celery, tmp_path: Path) -> None:
@@ -397,7 +380,7 @@ def test_stopped_by_a_variable(app: Celery, monkeypatch: pytest.MonkeyPatch) -> 
 
     with embedded(app, pool="solo", hostname="w@here") as worker:
         monkeypatch.setattr(state, "should_stop", 5)
-        wait_for(lambda: worker.exitcode == 5)
+        wait_until(lambda: worker.exitcode == 5)
 
 
 def test_stamps(app: Celery) -> None:
@@ -435,8 +418,8 @@ def test_it_comes_back(app: Celery, amqp_url: str) -> None:
         link = worker.machine.link  # type: ignore[union-attr]
         link.connection.connection.transport.sock.shutdown(2)
         assert app.tasks["ctl.add"].delay(1, 2).get(timeout=30) == 3
-        wait_for(lambda: link.up)
-        wait_for(lambda: bool(app.control.ping(timeout=1)))
+        wait_until(lambda: link.up)
+        wait_until(lambda: bool(app.control.ping(timeout=1)))
 
 
 def test_two_nodes_of_one_name(app: Celery) -> None:
@@ -453,7 +436,7 @@ def test_names_of_worker_state(app: Celery) -> None:
     with embedded(app, pool="threads", concurrency=1, hostname="w@here") as worker:
         assert isinstance(worker, WorkController)
         result = app.tasks["ctl.nap"].delay(1)
-        wait_for(lambda: any(request.id == result.id for request in state.active_requests))
+        wait_until(lambda: any(request.id == result.id for request in state.active_requests))
         assert result.id in state.requests and state.total_count["ctl.nap"] == 1
         assert state.all_total_count[0] == 1
         result.get(timeout=30)
@@ -463,7 +446,7 @@ def test_names_of_worker_state(app: Celery) -> None:
 def test_redis(redis_url: str, unique: Callable[[str], str], pool: str) -> None:
     queue = unique("ctl")
     app = Celery("ctl", broker=redis_url, backend=redis_url, set_as_current=False)
-    app.conf.update(task_default_queue=queue, control_exchange=f"{queue}-control", event_exchange=f"{queue}-events")
+    take_names(app, queue)
     app.task(lambda: 5, name="ctl.five")
     with embedded(app, pool=pool, concurrency=1, hostname="r@here"):
         assert ask(app, "ping") == {"ok": "pong"}

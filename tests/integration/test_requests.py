@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import wait_until
 from embedding import embedded
 
 from pyceleryc import Celery, Task
@@ -99,13 +100,6 @@ def app(tmp_path: Path) -> Iterator[Celery]:
     made.close()
 
 
-def wait_for(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, SEEN
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("pool", ["solo", "threads", "prefork"])
 def test_what_a_request_is_told(app: Celery, pool: str) -> None:
     here = pool != "prefork"
@@ -123,9 +117,9 @@ def test_what_a_request_is_told(app: Celery, pool: str) -> None:
             accepted["req.again"], ("req.again", "failure", "Retry", True, True), ("req.again", "retry"),
             accepted["req.again"], ("req.again", "success", False, "1", True),
             accepted["req.ignored"], ("req.ignored", "failure", "Ignore", True, True)]
-        wait_for(lambda: len(SEEN) >= len(expected))
+        wait_until(lambda: len(SEEN) >= len(expected))
         assert SEEN == expected
-        wait_for(lambda: not worker.machine.hooks.customs.running)  # type: ignore[union-attr]
+        wait_until(lambda: not worker.machine.hooks.customs.running)  # type: ignore[union-attr]
 
 
 def test_limits_and_lost_processes(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
@@ -136,7 +130,7 @@ def test_limits_and_lost_processes(app: Celery, caplog: pytest.LogCaptureFixture
             app.tasks["req.soft"].delay().get(timeout=30)
         with pytest.raises(WorkerLostError):
             app.tasks["req.die"].delay().get(timeout=30)
-        wait_for(lambda: SEEN[-1][:2] == ("req.die", "failure"))
+        wait_until(lambda: SEEN[-1][:2] == ("req.die", "failure"))
     told = [entry[:4] for entry in SEEN if entry[1] != "accepted"]
     assert told == [
         ("req.hard", "failure", "TimeLimitExceeded", False), ("req.hard", "timeout", False, 0.2),

@@ -173,28 +173,45 @@ class BaseKeyValueStoreBackend(Backend):
         """Count the task; send the chord's body if it was the last."""
         if not self.implements_incr or not request.group:
             return
-        key = self.get_key_for_chord(request.group)
+        key, mark = self.get_key_for_chord(request.group), self._mark_of(request)
         body = self.app.signature(request.chord)
+        again = mark is not None and self.get(mark) is not None
         try:
             header = self.restore_group(request.group, cache=False)
             if header is None:
+                if again:
+                    return
                 raise ChordError(f'GroupResult {request.group} no longer exists')
         except Exception as exc:
             self.chord_error_from_stack(body, ChordError(f'Cannot restore group: {exc!r}'))
             return
-        try:
-            count = self.incr(key)
-        except ChordError as exc:
-            self.chord_error_from_stack(body, exc)
-            return
-        if count < len(header):
-            self.expire(key, self.expires)
+        if again:
+            # It may be that the process that counted the last one has died before it could send the body.
+            last = all(result.ready() for result in header)
+        else:
+            try:
+                last = self.incr(key) >= len(header)
+            except ChordError as exc:
+                self.chord_error_from_stack(body, exc)
+                return
+            if mark is not None:
+                self.set(mark, b'1')
+            if not last:
+                self.expire(key, self.expires)
+        if not last:
             return
         try:
             self.finish_chord(body, lambda: self._header_values(header))
         finally:
             header.delete(backend=self)
             self.delete(key)
+
+    def _mark_of(self, request: Any) -> Any:
+        """Return the key that says that a part is counted; None for one that cannot come twice."""
+        task = self.app.tasks.get(request.task)
+        if not request.id or (task is not None and not task.acks_late):
+            return None
+        return self.get_key_for_task(request.id, '.counted')
 
     def _header_values(self, header: Any) -> list[Any]:
         try:

@@ -27,9 +27,11 @@ from pyceleryc.exceptions import ImproperlyConfigured, TaskRevokedError, Timeout
 
 CORE = ["memory", "sqlite", "redis"]  # with a driver in C
 DATABASES = ["db+sqlite", "db+postgresql", "db+mysql"]
+COUNTING = ["memcached"]  # chords, by a counter and nothing else
 POLLED = ["db+sqlite", "db+postgresql", "memcached", "file"]  # asked again and again
 if wanted := os.environ.get("PYCELERYC_TEST_STORES"):
     CORE, POLLED = [], wanted.split()
+    COUNTING = [kind for kind in POLLED if kind in ("pylibmc", "dynamodb", "gs")]
 KEEPING = [*CORE, *POLLED]  # rpc keeps nothing: a result is a message
 RPC = [] if wanted else ["rpc"]
 REPLIES = [] if wanted else ["rpc-redis", "rpc-filesystem"]  # the same over kombu
@@ -452,6 +454,41 @@ def test_serializers(make_app: Callable[..., Celery], serializer: str) -> None:
 def test_not_serializable(app: Celery, id: str) -> None:
     with pytest.raises(EncodeError):
         store(app, id, object())
+
+
+@pytest.mark.parametrize("kind", COUNTING)
+@pytest.mark.parametrize("late", [True, False])
+def test_a_chord_is_counted(app: Celery, late: bool) -> None:
+    """A part that is delivered again, as late acknowledgements allow, is counted once; and it makes up for a lost last one."""
+    sent: list[Any] = []
+
+    @app.task(name="t.add", acks_late=late)
+    def add() -> int:
+        return 1
+
+    @app.task(name="t.total")
+    def total(numbers: list[int]) -> None:
+        sent.append(numbers)
+
+    app.conf.update(task_always_eager=True, task_store_eager_result=True)
+    for lost in (False, True) if late else (False,):
+        group, members = str(uuid.uuid4()), [str(uuid.uuid4()) for _ in range(3)]
+        app.backend.apply_chord((group, [app.AsyncResult(id) for id in members]), total.s())
+        requests = [Context(id=id, task="t.add", group=group, chord=total.s()) for id in members]
+        for request in requests[:2]:
+            for _ in range(1 + late):
+                app.backend.mark_as_done(request.id, 1, request)
+        assert sent == []
+        if lost:  # the process died when it had counted
+            store(app, members[2], 1)
+            app.backend.incr(app.backend.get_key_for_chord(group))
+            app.backend.mark_as_done(members[0], 1, requests[0])
+        else:
+            app.backend.mark_as_done(members[2], 1, requests[2])
+        assert sent == [[1, 1, 1]]
+        if late:
+            app.backend.mark_as_done(members[0], 1, requests[0])
+        assert sent.pop() == [1, 1, 1] and sent == []
 
 
 def test_forget(app: Celery, id: str) -> None:

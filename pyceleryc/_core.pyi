@@ -200,6 +200,8 @@ class Tracer:
       bad_message(exc, headers, properties, delivery_info, body) -> _Outcome    any failure before the task could be found and its arguments were known
       around(task, request) -> (_Outcome, return value or exception)    the whole run, of tasks with TASK_AROUND
       enter(task, request) -> None; succeed(task, request, retval) -> Outcome; fail(task, request, exc) -> _Outcome
+      hand_over(task, link, retval, embed: str, root_id: str, task_id: str) -> str | None    before the result of a chain's task
+          is written, instead of succeed(): sends the next link; its children as JSON, or None: succeed() is to do all
       leave(task, request, retval, state: str) -> None; log_success(task, request, retval, runtime) -> None
       now_iso() -> str     date_done text; only called when the app's timezone is not UTC
       run_coroutine(coro) -> Any

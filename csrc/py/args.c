@@ -39,6 +39,15 @@ py_text_or_none(PyObject *obj, const char *name, pc_slice *out)
     return py_text(obj, name, out);
 }
 
+PyObject *
+py_str_or_none(pc_slice text)
+{
+    if (text.ptr == NULL) {
+        return Py_NewRef(Py_None);
+    }
+    return PyUnicode_DecodeUTF8(text.ptr, (Py_ssize_t)text.len, "replace");
+}
+
 int
 py_cstring(PyObject *obj, const char *name, const char **out)
 {

@@ -16,6 +16,8 @@ int py_text(PyObject *obj, const char *name, pc_slice *out);
 int py_text_or_none(PyObject *obj, const char *name, pc_slice *out);
 /* A str without NUL characters. */
 int py_cstring(PyObject *obj, const char *name, const char **out);
+/* The way back: a str, bytes that are not UTF-8 replaced, or None for the absent slice. New reference. */
+PyObject *py_str_or_none(pc_slice text);
 /* A number, or None for NaN. */
 int py_real_or_none(PyObject *obj, double *out);
 int py_integer(PyObject *obj, int64_t *out);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "py/lazy.h"
 
+#include "py/args.h"
+#include "py/json.h"
 #include "py/message.h"
 
 typedef struct lazy {
@@ -10,14 +12,15 @@ typedef struct lazy {
     PyObject *args;
     PyObject *kwargs;
     PyObject *embed;
+    pc_slice embed_text;
     PyObject *make_request;
     PyObject *hostname;
     PyObject *context;
 } lazy;
 
 PyObject *
-py_lazy_new(py_state *state, const pc_message *message, PyObject *args, PyObject *kwargs,
-            PyObject *embed, PyObject *make_request, PyObject *hostname)
+py_lazy_new(py_state *state, const pc_message *message, PyObject *args, PyObject *kwargs, PyObject *embed,
+            pc_slice embed_text, PyObject *make_request, PyObject *hostname)
 {
     PyTypeObject *type = (PyTypeObject *)state->lazy_type;
     lazy *self = (lazy *)type->tp_alloc(type, 0);
@@ -30,6 +33,7 @@ py_lazy_new(py_state *state, const pc_message *message, PyObject *args, PyObject
     self->args = Py_NewRef(args);
     self->kwargs = Py_NewRef(kwargs);
     self->embed = Py_XNewRef(embed);
+    self->embed_text = embed_text;
     self->make_request = Py_NewRef(make_request);
     self->hostname = Py_NewRef(hostname);
     return (PyObject *)self;
@@ -47,13 +51,14 @@ put(PyObject *dict, const char *name, PyObject *value)
     return rc;
 }
 
-static PyObject *
-text_or_none(pc_slice text)
+static int
+read_embed(lazy *self)
 {
-    if (text.ptr == NULL) {
-        return Py_NewRef(Py_None);
+    if (self->embed == NULL && self->embed_text.ptr != NULL) {
+        self->embed = py_json_decode(self->state, self->embed_text);
+        return self->embed == NULL ? -1 : 0;
     }
-    return PyUnicode_DecodeUTF8(text.ptr, (Py_ssize_t)text.len, "replace");
+    return 0;
 }
 
 static PyObject *
@@ -65,14 +70,14 @@ request_dict(lazy *self)
     if (dict == NULL) {
         return NULL;
     }
-    if ((self->embed != NULL && self->embed != Py_None && PyDict_Update(dict, self->embed) < 0)
+    if (read_embed(self) < 0 || (self->embed != NULL && self->embed != Py_None && PyDict_Update(dict, self->embed) < 0)
         || put(dict, "args", Py_NewRef(self->args)) < 0
         || put(dict, "kwargs", Py_NewRef(self->kwargs)) < 0
         || put(dict, "hostname", Py_NewRef(self->hostname)) < 0
         || put(dict, "delivery_info", py_delivery_info(self->state, message)) < 0
         || put(dict, "properties", py_properties(self->state, message)) < 0
-        || put(dict, "reply_to", text_or_none(message->reply_to)) < 0
-        || put(dict, "correlation_id", text_or_none(message->correlation_id)) < 0
+        || put(dict, "reply_to", py_str_or_none(message->reply_to)) < 0
+        || put(dict, "correlation_id", py_str_or_none(message->correlation_id)) < 0
         || put(dict, "is_eager", Py_NewRef(Py_False)) < 0
         || put(dict, "called_directly", Py_NewRef(Py_False)) < 0) {
         Py_CLEAR(dict);
@@ -99,6 +104,12 @@ py_lazy_context(PyObject *object)
     self->context = PyObject_CallOneArg(self->make_request, dict);
     Py_DECREF(dict);
     return Py_XNewRef(self->context);
+}
+
+bool
+py_lazy_is_untouched(PyObject *object)
+{
+    return ((lazy *)object)->context == NULL;
 }
 
 bool

@@ -6,11 +6,13 @@
 #include "py/state.h"
 #include "wire/message.h"
 
-/* The message is lent until py_lazy_detach. */
-PyObject *py_lazy_new(py_state *state, const pc_message *message, PyObject *args, PyObject *kwargs,
-                      PyObject *embed, PyObject *make_request, PyObject *hostname);
+/* The message is lent until py_lazy_detach, and so is `embed_text`: JSON that is read when somebody looks, for a NULL `embed`. */
+PyObject *py_lazy_new(py_state *state, const pc_message *message, PyObject *args, PyObject *kwargs, PyObject *embed,
+                      pc_slice embed_text, PyObject *make_request, PyObject *hostname);
 /* The Context (new reference), made at the first call. */
 PyObject *py_lazy_context(PyObject *lazy);
+/* Nobody has looked. */
+bool py_lazy_is_untouched(PyObject *lazy);
 /* Somebody looked, and the Context has children (tasks sent from here). */
 bool py_lazy_has_children(PyObject *lazy);
 /* The run is over: the message may go. A Context that nobody asked for can't be made any more. */

@@ -7,11 +7,10 @@
 #include "py/json.h"
 #include "py/message.h"
 #include "py/saferepr.h"
+#include "wire/embed.h"
 #include "wire/proto2.h"
 
 #define KEEP ((size_t)64 << 10)  // a larger buffer is not kept for the next message
-
-#define NO_EMBED "{\"callbacks\": null, \"errbacks\": null, \"chain\": null, \"chord\": null}"
 
 enum { TASK, EXCHANGE, ROUTING_KEY, ORIGIN, TEXTS };
 
@@ -151,7 +150,7 @@ put_embed(py_state *state, PyObject *embed, pc_buf *out)
     pc_slice text;
     pc_err err;
     if (embed == Py_None) {
-        return put_text(state, out, NO_EMBED);
+        return put_text(state, out, PC_EMBED_NONE);
     }
     if (!PyUnicode_Check(embed)) {
         return py_json_encode(state, embed, out);

@@ -3,17 +3,15 @@
 
 #include "base/clock.h"
 #include "py/error.h"
-#include "py/json.h"
 #include "py/lazy.h"
 #include "py/producer.h"
 #include "py/saferepr.h"
 #include "py/soft_limit.h"
 #include "py/trace.h"
 #include "wire/json_out.h"
-#include "wire/result.h"
 
-static PyObject *
-context_of(const py_run *at)
+PyObject *
+py_run_context(const py_run *at)
 {
     if (at->message == NULL) {
         return Py_NewRef(at->request);
@@ -91,7 +89,7 @@ static void
 internal_error(py_run *at)
 {
     PyObject *error = py_run_take_exception();
-    PyObject *context = context_of(at);
+    PyObject *context = py_run_context(at);
 
     if (context == NULL) {
         PyErr_Clear();  // the first error is the one to report
@@ -110,130 +108,10 @@ internal_error(py_run *at)
 
 /* --- success ----------------------------------------------------------- */
 
-static bool
-is_plain(PyObject *value)
-{
-    return value == Py_None || PyBool_Check(value) || PyLong_CheckExact(value)
-           || PyUnicode_CheckExact(value) || PyFloat_CheckExact(value) || PyList_CheckExact(value)
-           || PyDict_CheckExact(value) || PyTuple_CheckExact(value);
-}
-
-static bool
-has_links(PyObject *embed)
-{
-    static const char *const names[] = {"callbacks", "chain", "chord"};
-
-    if (embed == NULL || embed == Py_None) {
-        return false;
-    }
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        PyObject *value = PyDict_GetItemString(embed, names[i]);  // borrowed
-        if (value != NULL && value != Py_None) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static int
-date_done(py_run *at, char *out, size_t size, pc_slice *text)
-{
-    if (at->self->utc) {
-        int len = pc_wall_format(pc_wall_now(), 0, out);
-        *text = pc_slice_of(out, (size_t)len);
-        return 0;
-    }
-    PyObject *iso = PyObject_CallMethod(at->self->hooks, "now_iso", NULL);
-    if (iso == NULL) {
-        return -1;
-    }
-    const char *utf8 = PyUnicode_AsUTF8(iso);
-    int rc = utf8 == NULL || strlen(utf8) >= size ? -1 : 0;
-    if (rc == 0) {
-        strcpy(out, utf8);
-        *text = pc_slice_str(out);
-    } else if (!PyErr_Occurred()) {
-        PyErr_SetString(PyExc_ValueError, "hooks.now_iso() returned too long a text");
-    }
-    Py_DECREF(iso);
-    return rc;
-}
-
-/* 1: done, 0: the value needs the general path. */
-static int
-write_document(py_run *at)
-{
-    char done[PC_ISO_MAX * 2];
-    pc_buf json;
-    pc_err err = {0};
-    pc_result result = {.status = pc_slice_str(pc_state_name(PC_SUCCESS))};
-    int rc = -1;
-
-    pc_buf_init(&json);
-    if (py_json_encode(at->self->state, at->value, &json) < 0) {
-        PyErr_Clear();  // hooks.succeed meets the same error and makes a FAILURE of it
-        rc = 0;
-        goto end;
-    }
-    if (date_done(at, done, sizeof(done), &result.date_done) < 0) {
-        goto end;
-    }
-    result.result = pc_buf_slice(&json);
-    result.group_id = at->head->group;
-    result.parent_id = at->head->parent_id;
-    result.task_id = at->head->id;
-    pc_buf_reset(at->memory, 1 << 20);
-    if (pc_result_write(&result, at->memory, &err) < 0) {
-        py_raise(at->self->state, &err);
-        goto end;
-    }
-    at->outcome->document = pc_buf_slice(at->memory);
-    at->outcome->flags |= PC_OUT_DOCUMENT;
-    rc = 1;
-end:
-    pc_buf_fini(&json);
-    return rc;
-}
-
-/* 1: done without Python, 0: hooks.succeed has to, -1: failed. */
-static int
-succeed_plainly(py_run *at)
-{
-    if (at->message == NULL || (at->task->flags & PY_TASK_SUCCESS) || has_links(at->embed)
-        || py_lazy_has_children(at->request)) {
-        return 0;
-    }
-    at->outcome->state = PC_SUCCESS;
-    bool ignored = at->head->ignore_result >= 0 ? at->head->ignore_result == 1
-                                                : (at->task->flags & PY_TASK_IGNORE_RESULT) != 0;
-    if (ignored) {
-        return 1;
-    }
-    return is_plain(at->value) ? write_document(at) : 0;
-}
-
-static int
-succeed(py_run *at)
-{
-    int rc = succeed_plainly(at);
-
-    if (rc != 0) {
-        return rc < 0 ? -1 : 0;
-    }
-    PyObject *context = context_of(at);
-    if (context == NULL) {
-        return -1;
-    }
-    rc = py_run_take_outcome(at, PyObject_CallMethod(at->self->hooks, "succeed", "OOO", at->task->task,
-                                              context, at->value));
-    Py_DECREF(context);
-    return rc;
-}
-
 static int
 log_success(py_run *at)
 {
-    PyObject *context = context_of(at);
+    PyObject *context = py_run_context(at);
 
     if (context == NULL) {
         return -1;
@@ -252,7 +130,7 @@ static int
 fail(py_run *at)
 {
     PyObject *error = py_run_take_exception();
-    PyObject *context = context_of(at);
+    PyObject *context = py_run_context(at);
     int rc = -1;
 
     if (context != NULL) {
@@ -375,7 +253,7 @@ enter(py_run *at)
     if (!(at->task->flags & PY_TASK_ENTER)) {
         return 0;
     }
-    PyObject *context = context_of(at);
+    PyObject *context = py_run_context(at);
     if (context == NULL) {
         return -1;
     }
@@ -416,7 +294,7 @@ leave(py_run *at)
     if (!(at->task->flags & PY_TASK_LEAVE)) {
         return;
     }
-    PyObject *context = context_of(at);
+    PyObject *context = py_run_context(at);
     PyObject *done = NULL;
     if (context != NULL) {
         done = PyObject_CallMethod(at->self->hooks, "leave", "OOOs", at->task->task, context,
@@ -475,7 +353,7 @@ static void
 run_around(py_run *at)
 {
     pc_mono start = pc_mono_now();
-    PyObject *context = context_of(at);
+    PyObject *context = py_run_context(at);
     int rc = -1;
 
     PyObject *pair = context == NULL ? NULL : PyObject_CallMethod(at->self->hooks, "around", "OO", at->task->task, context);
@@ -507,7 +385,7 @@ run_body(py_run *at)
     }
     at->outcome->run_ns = pc_mono_now().ns - start.ns;
     bool returned = at->value != NULL;
-    int rc = returned ? succeed(at) : fail(at);
+    int rc = returned ? py_run_succeed(at) : fail(at);
     py_run_close(at);
     if (rc == 0 && returned && at->outcome->state == PC_SUCCESS && (at->task->flags & PY_TASK_LOG)) {
         rc = log_success(at);

@@ -4,6 +4,7 @@
 #define PC_PY_RUN_H
 
 #include "py/trace.h"
+#include "wire/embed.h"
 #include "wire/proto2.h"
 
 /* What the tracer knows of a task. */
@@ -38,6 +39,7 @@ typedef struct py_run {
     PyObject *args;
     PyObject *kwargs;
     PyObject *embed;    // may be NULL
+    pc_links links;     // of a chain, in place of `embed`; else all absent
     const pc_message *message;  // NULL when eager
     const pc_head *head;
     PyObject *value;    // return value or exception
@@ -51,6 +53,10 @@ typedef struct py_run {
 
 /* Runs at->task with at->args: fills the outcome (and at->value), whatever happens. */
 void py_run_task(py_run *at);
+/* The run has a value: its outcome. -1 with an exception. */
+int py_run_succeed(py_run *at);
+/* The Context, as hooks are given it; new reference. */
+PyObject *py_run_context(const py_run *at);
 /* Takes over what a hook returned (NULL: it raised) and fills the outcome. */
 int py_run_take_outcome(py_run *at, PyObject *result);
 /* The exception that is set, with its traceback; it is cleared. */

@@ -3,6 +3,7 @@
 
 #include <limits.h>
 
+#include "py/args.h"
 #include "py/error.h"
 #include "py/json.h"
 #include "py/lazy.h"
@@ -12,15 +13,6 @@
 #include "py/soft_limit.h"
 
 /* --- a message --------------------------------------------------------- */
-
-static PyObject *
-text_or_none(pc_slice text)
-{
-    if (text.ptr == NULL) {
-        return Py_NewRef(Py_None);
-    }
-    return PyUnicode_DecodeUTF8(text.ptr, (Py_ssize_t)text.len, "replace");
-}
 
 static bool
 is_json(const pc_message *message, const pc_head *head)
@@ -35,9 +27,9 @@ decode_body(py_tracer *self, const pc_message *message, const pc_head *head)
     if (is_json(message, head)) {
         return py_json_decode(self->state, message->body);
     }
-    PyObject *type = text_or_none(message->content_type);
-    PyObject *encoding = text_or_none(message->content_encoding);
-    PyObject *compression = text_or_none(head->compression);
+    PyObject *type = py_str_or_none(message->content_type);
+    PyObject *encoding = py_str_or_none(message->content_encoding);
+    PyObject *compression = py_str_or_none(head->compression);
     PyObject *decoded = NULL;
     if (type != NULL && encoding != NULL && compression != NULL) {
         decoded = PyObject_CallMethod(self->hooks, "decode", "y#OOO", message->body.ptr,
@@ -49,11 +41,32 @@ decode_body(py_tracer *self, const pc_message *message, const pc_head *head)
     return decoded;
 }
 
+/* [args, kwargs] of the body of a chain's task, whose links stay text. NULL, without an exception: the whole is to be read. */
+static PyObject *
+decode_links(py_run *at)
+{
+    py_state *state = at->self->state;
+
+    if (at->task->flags & PY_TASK_GENERAL || !is_json(at->message, at->head) || !pc_embed_split(at->message->body, &at->links)) {
+        return NULL;
+    }
+    PyObject *args = py_json_decode(state, at->links.args);
+    PyObject *kwargs = args == NULL ? NULL : py_json_decode(state, at->links.kwargs);
+    PyObject *body = kwargs == NULL ? NULL : PyTuple_Pack(2, args, kwargs);
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+    if (body == NULL) {
+        PyErr_Clear();  // what is wrong is said of the whole body
+        at->links = (pc_links){0};
+    }
+    return body;
+}
+
 /* Checks [args, kwargs, embed] and lends its parts to the run. */
 static int
 unpack_body(py_run *at, PyObject *body)
 {
-    PyObject *parts[3] = {NULL, NULL, Py_None};
+    PyObject *parts[3] = {NULL, NULL, at->links.embed.ptr == NULL ? Py_None : NULL};
 
     if ((!PyList_Check(body) && !PyTuple_Check(body)) || PySequence_Fast_GET_SIZE(body) < 2
         || PySequence_Fast_GET_SIZE(body) > 3) {
@@ -67,7 +80,7 @@ unpack_body(py_run *at, PyObject *body)
         PyErr_SetString(PyExc_ValueError, "the positional arguments in the message are not a list");
         return -1;
     }
-    if (!PyDict_Check(parts[1]) || (parts[2] != Py_None && !PyDict_Check(parts[2]))) {
+    if (!PyDict_Check(parts[1]) || (parts[2] != NULL && parts[2] != Py_None && !PyDict_Check(parts[2]))) {
         PyErr_SetString(PyExc_ValueError, "the keyword arguments or the embedded options in the message are not a map");
         return -1;
     }
@@ -127,7 +140,8 @@ run_message(py_run *at)
 
     at->task = find_record(at->self, at->head);
     if (at->task != NULL) {
-        body = decode_body(at->self, at->message, at->head);
+        body = decode_links(at);
+        body = body != NULL ? body : decode_body(at->self, at->message, at->head);
     }
     if (body == NULL || unpack_body(at, body) < 0) {
         bad_message(at);
@@ -135,7 +149,7 @@ run_message(py_run *at)
         Py_CLEAR(at->task);
         return;
     }
-    at->request = py_lazy_new(at->self->state, at->message, at->args, at->kwargs, at->embed,
+    at->request = py_lazy_new(at->self->state, at->message, at->args, at->kwargs, at->embed, at->links.embed,
                               at->self->make_request, at->self->hostname);
     if (at->request == NULL) {
         bad_message(at);

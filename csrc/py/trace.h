@@ -19,6 +19,8 @@
 #define PY_TASK_COROUTINE 64u
 #define PY_TASK_AROUND 128u
 #define PY_TASK_LATE 256u
+/* Where one of these is set, Python sends the links. */
+#define PY_TASK_GENERAL (PY_TASK_ENTER | PY_TASK_SUCCESS | PY_TASK_LEAVE | PY_TASK_AROUND)
 
 /* With the GIL held. Runs a packed message; never fails: what goes wrong is an outcome. The document is kept in `memory`. */
 void py_tracer_run(PyObject *tracer, pc_slice frame, pc_outcome *outcome, pc_buf *memory);

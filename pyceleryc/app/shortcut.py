@@ -50,7 +50,7 @@ class Mould(NamedTuple):
     template: Any
     #: Raises TypeError when arguments do not fit.
     check: Callable[..., Any]
-    #: ``deliver(task_id, args, kwargs, reply_to, parent, embed)`` sends one message.
+    #: ``deliver(task_id, args, kwargs, reply_to, root_id, parent_id, embed)`` sends one message.
     deliver: Callable[..., Any]
     #: Tells whether the shortcut may be taken now.
     is_usable: Callable[[], bool]
@@ -189,6 +189,7 @@ def _build(
         parent = get_current_worker_task()
         if parent is not None and (inherits_priority or parent.request.stamped_headers):
             return None
+        root_id, parent_id = (None, None) if parent is None else _family(parent.request)
         store = backend if shared_backend else task.backend
         reply_to = None
         if watches:
@@ -199,7 +200,7 @@ def _build(
             else:
                 batch.expect(store, task_id)
             reply_to = store.reply_to
-        task_id = deliver(task_id, args or (), kwargs or {}, reply_to, parent)
+        task_id = deliver(task_id, args or (), kwargs or {}, reply_to, root_id, parent_id)
         if task_id is None:
             return None
         result = result_class(task_id, store, name)
@@ -212,6 +213,10 @@ def _build(
     usable = partial(_is_usable, task, publisher, core)
     shortcut.mould = Mould(template, check, deliver, usable)  # type: ignore[attr-defined]
     return shortcut
+
+
+def _family(request: Any) -> tuple[Any, Any]:
+    return request.root_id or request.id, request.id
 
 
 def _is_usable(task: Any, publisher: Any, core: Any) -> bool:
@@ -231,13 +236,9 @@ def _deliverer(
     send = core.send
 
     def deliver(
-        task_id: str | None, args: Any, kwargs: Any, reply_to: str | None, parent: Any,
-        embed: Any = None,
+        task_id: str | None, args: Any, kwargs: Any, reply_to: str | None, root_id: str | None,
+        parent_id: str | None, embed: Any = None,
     ) -> Any:
-        root_id = parent_id = None
-        if parent is not None:
-            request = parent.request
-            root_id, parent_id = request.root_id or request.id, request.id
         batch = publisher.batch
         try:
             if batch is not None:

@@ -202,7 +202,7 @@ class Hooks:
     def _send_links(self, request: Context, retval: Any) -> None:
         """Groups first, the other callbacks as one group, then the next task of the chain (X19)."""
         chain = request.chain
-        if not request.callbacks and (not chain or hand_over(self.app, chain[-1], retval, chain[:-1])):
+        if not request.callbacks and (not chain or self._hand_over(chain, retval)):
             return
         options = self._child_options(request)
         callbacks = [self.app.signature(sig) for sig in request.callbacks or ()]
@@ -219,6 +219,29 @@ class Hooks:
         if chain:
             rest = list(chain)
             self.app.signature(rest.pop()).apply_async((retval,), chain=rest, **options)
+
+    def _hand_over(self, chain: Sequence[Any], retval: Any) -> bool:
+        parent = _state.get_current_worker_task()
+        if parent is None or parent.request.stamped_headers:
+            return False
+        request = parent.request
+        embed = {"callbacks": None, "errbacks": None, "chain": chain[:-1], "chord": None}
+        sent = hand_over(self.app, chain[-1], retval, embed, request.root_id or request.id, request.id)
+        if sent is not None:
+            parent.add_trail(sent)
+        return sent is not None
+
+    def hand_over(self, task: Task, link: Any, retval: Any, embed: str, root_id: str, task_id: str) -> str | None:
+        """Send the next link of a chain for the core; return the children of the run as JSON.
+
+        None: nothing was sent, and `succeed` has to do it all."""
+        try:
+            sent = hand_over(self.app, link, retval, embed, root_id, task_id)
+        except EncodeError:
+            return None
+        if sent is None:
+            return None
+        return _core.json_dumps([sent.as_tuple()] if task.trail else [])
 
     def _child_options(self, request: Context) -> dict[str, Any]:
         options = {"parent_id": request.id, "root_id": request.root_id or request.id}

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyceleryc._state import get_current_worker_task
 from pyceleryc.canvas.signature import Signature
 
 __all__ = ('hand_over',)
@@ -13,15 +12,18 @@ _PLACE = frozenset({'task_id', 'reply_to', 'root_id', 'parent_id'})
 _OWN_FUNCTIONS = Signature.apply_async.__globals__
 
 
-def hand_over(app: Any, link: Any, value: Any, rest: Any) -> bool:
+def hand_over(
+    app: Any, link: Any, value: Any, embed: Any, root_id: str, parent_id: str,
+) -> Any:
     """Send *link* with *value*, if nothing about it needs the long way.
 
     What is sent is what ``app.signature(link).apply_async((value,), chain=rest)`` sends.
 
     :param link: the signature, a dict as it is in messages.
-    :param rest: the links after it, from the last to the first.
-    :returns: False if it was not sent: it has options, its task is unknown here or is not
-        plain, or somebody wants to see each message.
+    :param embed: what the message says of links; the text of it, or a dict.
+    :param root_id: of the task that has succeeded, as *parent_id*, which is its id; it has no stamps.
+    :returns: the result of what was sent, or None: it has options, its task is unknown here
+        or is not plain, or somebody wants to see each message.
     :raises TypeError: the arguments do not fit.
     :raises OperationalError: the broker cannot be reached.
     :raises EncodeError: the arguments cannot be serialized.
@@ -30,19 +32,17 @@ def hand_over(app: Any, link: Any, value: Any, rest: Any) -> bool:
     if (not _PLACE.issuperset(options) or link.get('subtask_type') or not options.get('task_id')
             or not options.get('reply_to') or app.amqp.publisher is None
             or Signature.apply_async.__globals__ is not _OWN_FUNCTIONS):
-        return False
-    mould, parent = _mould(app, link.get('task')), get_current_worker_task()
-    if mould is None or parent is None or parent.request.stamped_headers:
-        return False
+        return None
+    mould = _mould(app, link.get('task'))
+    if mould is None:
+        return None
     args, kwargs = link.get('args') or (), link.get('kwargs') or {}
     if not link.get('immutable'):
         args = (value, *args)
     mould.check(*args, **kwargs)
-    embed = {'callbacks': None, 'errbacks': None, 'chain': rest, 'chord': None}
-    sent = mould.deliver(options['task_id'], args, kwargs, options['reply_to'], parent, embed)
-    if sent is not None:
-        parent.add_trail(app.tasks[link['task']].AsyncResult(sent))
-    return sent is not None
+    sent = mould.deliver(
+        options['task_id'], args, kwargs, options['reply_to'], root_id, parent_id, embed)
+    return None if sent is None else app.tasks[link['task']].AsyncResult(sent)
 
 
 def _mould(app: Any, name: Any) -> Any:
@@ -50,6 +50,6 @@ def _mould(app: Any, name: Any) -> Any:
     from pyceleryc.app.shortcut import mould_of
 
     task = app.tasks.get(name)
-    if task is None or task.app is not app or app.conf.task_inherit_parent_priority:
+    if task is None or task.app is not app or app.send_settings.inherit_parent_priority:
         return None
     return mould_of(task)

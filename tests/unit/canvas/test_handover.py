@@ -2,12 +2,15 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from typing import Any
 
 import pytest
+from embedding import embedded
+from kombu.exceptions import EncodeError
 
-from pyceleryc import Celery, chain, signals, signature
+from pyceleryc import Celery, chain, group, signals, signature
 from pyceleryc._state import _task_stack
 from pyceleryc.app import trace
 from pyceleryc.app.task import Context
@@ -58,7 +61,7 @@ def test_same_message_as_the_long_way(app: Any, monkeypatch: Any, second: Any) -
     short = finish(app, first, 2)
     quick = take(app)
     taken = []
-    monkeypatch.setattr(trace, 'hand_over', lambda *args: taken.append(args) or False)
+    monkeypatch.setattr(trace, 'hand_over', lambda *args: taken.append(args))
     long = finish(app, first, 2)
     slow = take(app)
     assert without_tag(quick) == without_tag(slow)
@@ -81,6 +84,9 @@ def test_links_and_chain(app: Any) -> None:
     assert take(app) is None
 
 
+EMBED = {'callbacks': None, 'errbacks': None, 'chain': [], 'chord': None}
+
+
 class TestLongWay:
     """hand_over refuses, and has sent nothing."""
 
@@ -91,17 +97,10 @@ class TestLongWay:
         return {'task': 'x.add', 'args': [2], 'kwargs': {}, 'immutable': False, 'subtask_type': None,
                 'options': {'task_id': 'i', 'reply_to': 'r'}}
 
-    def refused(self, app: Any, link: dict[str, Any], **request: Any) -> bool:
-        task = app.tasks['x.add']
-        _task_stack.push(task)
-        task.request_stack.push(Context(id='p', root_id='p', called_directly=False, **request))
-        try:
-            sent = hand_over(app, link, 1, [])
-        finally:
-            task.request_stack.pop()
-            _task_stack.pop()
-        assert (take(app) is not None) is sent
-        return not sent
+    def refused(self, app: Any, link: dict[str, Any]) -> bool:
+        sent = hand_over(app, link, 1, EMBED, 'p', 'p')
+        assert (take(app) is not None) is (sent is not None)
+        return sent is None
 
     def test_not_for_a_plain_link(self, app: Any, link: Any) -> None:
         assert not self.refused(app, link)
@@ -111,9 +110,6 @@ class TestLongWay:
         {'options': {'task_id': 'i'}}, {'options': {'task_id': 'i', 'reply_to': 'r', 'queue': 'q'}}])
     def test_signature(self, app: Any, link: Any, change: Any) -> None:
         assert self.refused(app, {**link, **change})
-
-    def test_stamped_request(self, app: Any, link: Any) -> None:
-        assert self.refused(app, link, stamped_headers=['a'], stamps={'a': 1})
 
     def test_priority_is_inherited(self, app: Any, link: Any) -> None:
         app.conf.task_inherit_parent_priority = True
@@ -133,3 +129,139 @@ class TestLongWay:
         with pytest.raises(TypeError):
             self.refused(app, {**link, 'args': [1, 2, 3]})
         assert take(app) is None
+
+
+class Worker:
+    """Runs a workflow in a worker; the core hands links over, unless a setting or a receiver is in the way.
+
+    ``x.see`` notes its request and ``x.add`` does not look at its own.
+    """
+
+    def __init__(self, app: Any, monkeypatch: Any) -> None:
+        self.app, self.seen, self.handed = app, [], []
+        original = Hooks.hand_over
+
+        def noted(hooks: Any, *args: Any) -> Any:
+            children = original(hooks, *args)
+            self.handed.append((args[1]['task'], children))
+            return children
+
+        monkeypatch.setattr(Hooks, 'hand_over', noted)
+
+        @app.task(name='x.see', bind=True, shared=False)
+        def see(task: Any, *args: Any, **kwargs: Any) -> Any:
+            self.seen.append({name: value for name, value in vars(task.request).items() if name[0] != '_'})
+            return kwargs.get('value')
+
+    def run(self, *steps: Any, **options: Any) -> Any:
+        with embedded(self.app, pool='solo'):
+            result = chain(*steps).apply_async(**options)
+            result.get(timeout=10, propagate=False)
+        return result
+
+
+@pytest.fixture
+def worker(app: Any, monkeypatch: Any) -> Worker:
+    return Worker(app, monkeypatch)
+
+
+def alike(requests: list[dict[str, Any]]) -> str:
+    """Without what differs from one run to the next."""
+    text = json.dumps([{**request, 'delivery_info': None} for request in requests], sort_keys=True, default=str)
+    ids: dict[str, str] = {}
+    return re.sub(r'[0-9a-f-]{36}', lambda found: ids.setdefault(found[0], f'id{len(ids)}'), text)
+
+
+@pytest.mark.parametrize('value', [2, 'ä"}]\\', [1.5, {'a': None}], {'chain': [{}], 'chord': None}], ids=str)
+def test_the_core_sends_what_python_sends(worker: Worker, value: Any) -> None:
+    same, see = worker.app.task(name='x.same', shared=False)(lambda x, *_: x), worker.app.tasks['x.see']
+    steps = [same.s(value), see.s({'b': '"}, {'}), same.si(value, value), see.s(value=value), same.s()]
+    short = worker.run(*steps)
+    assert [task for task, _ in worker.handed] == ['x.see', 'x.see']
+    quick, worker.seen = worker.seen, []
+
+    def listen(**_: Any) -> None:
+        """Wants to be told of each success, so Python sends all links."""
+
+    signals.task_success.connect(listen)
+    try:
+        long = worker.run(*steps)
+    finally:
+        signals.task_success.disconnect(listen)
+    assert len(worker.handed) == 2 and len(quick) == 2
+    assert alike(quick) == alike(worker.seen)
+    assert short.get() == long.get() == value
+    assert [len(request['chain']) for request in quick] == [3, 1]
+    # each knows its predecessor and what it has sent
+    for result in (short, long):
+        while result.parent:
+            (child,) = result.parent.children
+            assert child == result and result.backend.get_task_meta(result.id)['parent_id'] == result.parent.id
+            result = result.parent
+
+
+def test_children_of_a_task_without_trail(worker: Worker) -> None:
+    quiet = worker.app.task(name='x.quiet', shared=False, trail=False)(lambda x: x)
+    result = worker.run(quiet.s(1), worker.app.tasks['x.add'].s(2))
+    assert result.get() == 3 and result.parent.children == []
+    assert worker.handed == [('x.add', '[]')]
+
+
+def test_results_that_are_ignored(worker: Worker) -> None:
+    silent = worker.app.task(name='x.silent', shared=False, ignore_result=True)(lambda x: x)
+    result = worker.run(silent.s(1), worker.app.tasks['x.add'].s(2))
+    assert result.get() == 3 and result.parent.state == 'PENDING'
+    assert len(worker.handed) == 1
+
+
+def test_wrong_arguments_of_a_link(worker: Worker) -> None:
+    """As on the long way: the task whose link cannot be sent has failed."""
+    add = worker.app.tasks['x.add']
+    with embedded(worker.app, pool='solo'):
+        first = chain(add.s(1, 1), signature({'task': 'x.add', 'args': [1, 2]}, app=worker.app)).apply_async().parent
+        with pytest.raises(TypeError):
+            first.get(timeout=10)
+    assert worker.handed == []
+
+
+class TestPythonSends:
+    """The core leaves the links to Python."""
+
+    def check(self, worker: Worker, result: Any) -> None:
+        assert result.get(timeout=10) == 6
+        assert worker.handed == []
+
+    def test_stamps(self, worker: Worker) -> None:
+        add, see = worker.app.tasks['x.add'], worker.app.tasks['x.see']
+        workflow = chain(add.s(1, 2), see.s(value=3), add.s(3))
+        workflow.stamp(mark='here')
+        with embedded(worker.app, pool='solo'):
+            self.check(worker, workflow.apply_async())
+        (request,) = worker.seen
+        assert request['stamps'] == {'mark': 'here'}
+
+    def test_task_that_looks_at_its_request(self, worker: Worker) -> None:
+        see, add = worker.app.tasks['x.see'], worker.app.tasks['x.add']
+        self.check(worker, worker.run(see.s(value=3), see.s(value=3), add.s(3)))
+
+    def test_link_with_options(self, worker: Worker) -> None:
+        add = worker.app.tasks['x.add']
+        with embedded(worker.app, pool='solo'):
+            result = chain(add.s(1, 2), add.s(3).set(priority=3)).apply_async()
+            assert result.get(timeout=10) == 6
+        assert worker.handed == [('x.add', None)]
+
+    def test_a_group_in_between(self, worker: Worker) -> None:
+        add = worker.app.tasks['x.add']
+        with embedded(worker.app, pool='solo'):
+            result = chain(add.s(1, 2), group(add.s(1), add.s(2))).apply_async()
+            assert result.get(timeout=10) == [4, 5]
+        assert worker.handed == [('celery.group', None)]
+
+    def test_value_that_is_no_json(self, worker: Worker) -> None:
+        odd = worker.app.task(name='x.odd', shared=False)(lambda: object())
+        with embedded(worker.app, pool='solo'):
+            first = chain(odd.s(), worker.app.tasks['x.see'].si()).apply_async().parent
+            with pytest.raises(EncodeError):
+                first.get(timeout=10)
+        assert worker.handed == []

@@ -58,10 +58,17 @@ class _Finder(MetaPathFinder):
 
 
 class _BilliardFinder(_Finder):
-    """The same for billiard; it is asked last, so that a real one wins."""
+    """The same for billiard, and for what pip knows of celery; it is asked last, so that real ones win."""
 
     def our_name(self, fullname: str) -> str | None:
         return _BILLIARD.get(fullname)
+
+    def find_distributions(self, context: Any) -> list[Any]:
+        """Answer ``importlib.metadata.version('celery')``: instrumentation asks for it before it does anything."""
+        if context.name != 'celery':
+            return []
+        # Imported here: most programs never ask, and it takes as long as all the rest of this module.
+        return [importlib.import_module('pyceleryc._metadata').CeleryDistribution()]
 
 
 def install_as_celery() -> None:

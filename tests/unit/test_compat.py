@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,27 @@ from billiard.einfo import ExceptionInfo
 import pyceleryc.exceptions, pickle
 print(SoftTimeLimitExceeded is pyceleryc.exceptions.SoftTimeLimitExceeded)
 ''') == 'True'
+
+
+def test_version_of_the_distribution(tmp_path: Path) -> None:
+    """OpenTelemetry instruments nothing unless celery is "installed"."""
+    code = """
+import sys, pyceleryc
+from importlib import metadata
+pyceleryc.install_as_celery()
+sys.path[:0] = sys.argv[1:]
+print(metadata.version("celery"), metadata.distribution("celery").requires)
+try:
+    metadata.version("no-such-thing")
+except metadata.PackageNotFoundError:
+    print("not found", [each for each in metadata.distributions() if each.name == "celery" and not sys.argv[1:]])
+"""
+    done = subprocess.run([*PYTHON, code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f'{pyceleryc.__version__} None\nnot found []\n'
+    (tmp_path / 'celery-1.2.dist-info').mkdir()
+    (tmp_path / 'celery-1.2.dist-info' / 'METADATA').write_text('Metadata-Version: 2.1\nName: celery\nVersion: 1.2\n')
+    done = subprocess.run([*PYTHON, code, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith('1.2 ')
 
 
 def test_too_late() -> None:

@@ -61,6 +61,9 @@ class PendingConfiguration(MutableMapping[str, Any]):
     def update(self, *args: Any, **kwargs: Any) -> None:
         self.data.update(*args, **kwargs)
 
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        return self.data.setdefault(key, default)
+
     def clear(self) -> None:
         self.data.clear()
 

@@ -136,6 +136,7 @@ class Settings(ConfigurationView):
 
     def without_defaults(self) -> Settings:
         """Return the settings that were set, as settings."""
+        self.finalize()
         return Settings({}, self.maps[:-1], keys=self._keys, prefix=self.prefix)
 
     def value_set_for(self, key: str) -> bool:

@@ -252,6 +252,10 @@ class ConfigurationView(ChainMap, AttributeDictMixin):
         except KeyError:
             return default
 
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        # Nothing but the changes is there before the configuration has been read, and this is no reason to read it.
+        return self.changes.setdefault(key, default) if len(self.maps) == 1 else super().setdefault(key, default)
+
     def clear(self) -> None:
         """Forget the changes; the defaults stay."""
         self.changes.clear()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pyceleryc import Celery
 from pyceleryc.app import utils
 from pyceleryc.app._spelling import distance, suggest
 from pyceleryc.app.defaults import _OLD_SETTING_KEYS
@@ -268,3 +269,16 @@ def test_find_app_fails(project: Path, text: str | None, name: str, message: str
         utils.find_app(name)
     told = utils.find_app_error(name, info.value)
     assert told == (message and f'\nUnable to load celery application.\n{message}')
+
+
+def test_settings_that_are_not_read_yet() -> None:
+    """What was written is seen by all ways of looking; setdefault() alone does not read the rest."""
+    app = Celery('early', broker='memory://', set_as_current=False)
+    assert app.conf.without_defaults()['broker_url'] == 'memory://' and app.conf.value_set_for('broker_url')
+    app = Celery('early', broker='memory://', set_as_current=False)
+    assert app.conf.humanize() == "broker_url: 'memory:///'"
+    app = Celery('early', set_as_current=False, task_serializer='pickle')
+    assert app.conf.setdefault('worker_concurrency', 4) == 4 and app.conf.setdefault('task_serializer', 'yaml') == 'pickle'
+    assert not app.configured
+    assert app.conf.worker_concurrency == 4 and app.conf.task_serializer == 'pickle'
+    assert app.conf.setdefault('mine', 5) == 5 == app.conf.mine and app.conf.setdefault('result_serializer', 'yaml') == 'json'

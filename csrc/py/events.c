@@ -250,7 +250,7 @@ static void
 lost(void *ctx, pc_job *job, pc_lost why, const char *how, bool requeued)
 {
     static const char *const kinds[] = {"died", "hard_limit", "terminated"};
-    const char *kind = job->cancelled ? "cancelled" : kinds[why];
+    const char *kind = !job->cancelled ? kinds[why] : job->stale ? "cut_off" : "cancelled";
     PyGILState_STATE gil = PyGILState_Ensure();
 
     tell_job(ctx, "lost", job, Py_BuildValue("(ssO)", kind, how, requeued ? Py_True : Py_False));

@@ -74,6 +74,9 @@ void_deliveries(pc_worker *worker)
     mark_stale(worker, &worker->in_pool);
     mark_stale(worker, &worker->storing);
     worker->pool->ops->recall(worker->pool);
+    if (worker->config.cancel_on_loss) {
+        pc_worker_cancel(worker, true);  // the broker gives them to somebody again
+    }
 }
 
 void

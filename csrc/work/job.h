@@ -67,7 +67,7 @@ typedef struct pc_job {
     bool settled : 1;       // ack or reject was sent; the tag is void
     bool stale : 1;         // its connection is gone: nobody to settle with
     bool soft_sent : 1;
-    bool cancelled : 1;     // killed by a cold shutdown
+    bool cancelled : 1;     // killed by a cold shutdown, or with its connection
     bool redelivered : 1;
     bool wants_events : 1;  // since it was given to the pool
     bool limits_fixed : 1;

@@ -73,15 +73,15 @@ give_back(pc_worker *worker)
     }
 }
 
-static void
-cancel_running(pc_worker *worker)
+void
+pc_worker_cancel(pc_worker *worker, bool late_only)
 {
     pc_link *at = worker->in_pool.next;
 
     while (at != &worker->in_pool) {
         pc_job *job = PC_CONTAINER_OF(at, pc_job, link);
         at = at->next;
-        if (!job->cancelled) {
+        if (!job->cancelled && (!late_only || (job->spec->acks_late && job->stage == PC_JOB_RUNNING))) {
             job->cancelled = true;
             // a pool that can't kill lets its task run to the deadline
             (void)worker->pool->ops->kill(worker->pool, job, SIGKILL, PC_LOST_TERMINATED, NULL);
@@ -114,7 +114,7 @@ pc_worker_stop(pc_worker *worker, pc_stop how, pc_mono deadline)
     }
     if (how == PC_STOP_COLD) {
         worker->stop_how = PC_STOP_COLD;
-        cancel_running(worker);
+        pc_worker_cancel(worker, false);
     }
     pc_loop_wake(worker->loop);
 }
@@ -151,7 +151,7 @@ pc_stop_advance(pc_worker *worker)
     pc_mono least = pc_mono_add(now, LEAST_GRACE_NS);
     pc_mono pool_end = worker->stop_deadline.ns < soon.ns ? worker->stop_deadline : soon;
     if (late) {
-        cancel_running(worker);
+        pc_worker_cancel(worker, false);
         if (worker->storing_len > 0) {
             pc_log_write(worker->log, PC_ERROR, "%zu results could not be stored before the deadline: tasks with acks_late "
                          "run again, the results of the others are lost", worker->storing_len);

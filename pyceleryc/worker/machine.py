@@ -11,7 +11,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -47,6 +46,7 @@ from pyceleryc.worker.protocol1 import Upgraded, upgrade
 from pyceleryc.worker.request import Request
 from pyceleryc.worker.steering import Steering
 from pyceleryc.worker.strategy import Customs
+from pyceleryc.worker.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from pyceleryc.app.base import Celery
@@ -159,6 +159,7 @@ class Machine(Steering):
             "max_retries": (conf.broker_connection_max_retries or 0) * RETRY_SCALE or -1,
             "eta_task_limit": conf.worker_eta_task_limit,
             "park_after": conf.worker_park_eta_after,
+            "cancel_on_loss": bool(conf.worker_cancel_long_running_tasks_on_connection_loss),
             "disable_rate_limits": bool(conf.worker_disable_rate_limits),
             "result_content_type": content_type,
             "result_content_encoding": content_encoding,
@@ -226,7 +227,7 @@ class Machine(Steering):
         """
         # The tasks of this pool run right here; those of other pools in threads and processes that say so themselves.
         solo = self.joins_block if self.pool == "solo" else None
-        with _state.joining(solo), _Wakeup(self.core):
+        with _state.joining(solo), Wakeup(self.core):
             try:
                 self._turn()
             except _core.CoreError as exc:
@@ -277,31 +278,6 @@ def check_pool(name: str) -> str:
 def _seconds(own: Any, default: float | None) -> float | None:
     value = default if own is None else own
     return None if not value else float(value)
-
-
-class _Wakeup:
-    """Lets signals end the machine's wait; only the main thread may set that up, others don't get signals."""
-
-    def __init__(self, core: _core.Worker) -> None:
-        self.core = core
-        self.ends: tuple[socket.socket, socket.socket] | None = None
-        self.before = -1
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        self.ends = socket.socketpair()
-        for end in self.ends:
-            end.setblocking(False)
-        self.before = signal.set_wakeup_fd(self.ends[1].fileno(), warn_on_full_buffer=False)
-        self.core.wakeup_fd(self.ends[0].fileno())
-
-    def __exit__(self, *exc: object) -> None:
-        if self.ends is None:
-            return
-        signal.set_wakeup_fd(self.before)
-        for end in self.ends:
-            end.close()
 
 
 class MachineHooks:
@@ -474,7 +450,17 @@ class MachineHooks:
 
     def _lost_cancelled(self, job: _core.Job, task: Task, context: Context, how: str, requeued: bool) -> None:
         request_log.warning("Task %s[%s] was cancelled by the worker's shutdown.", job.name, job.id)
-        if not requeued and self._keeps(task, context):
+        if not requeued:
+            self._mark_cancelled(task, context)
+
+    def _lost_cut_off(self, job: _core.Job, task: Task, context: Context, how: str, requeued: bool) -> None:
+        request_log.warning("Task %s[%s] was cancelled, for the connection to the broker is lost: the broker gives it out again.",
+                            job.name, job.id)
+        self._mark_cancelled(task, context)
+
+    def _mark_cancelled(self, task: Task, context: Context) -> None:
+        self._tell("task-cancelled", context.id)
+        if self._keeps(task, context):
             reason = TaskRevokedError("cancelled by Celery")
             self.machine.keeper.store(context.id, lambda: task.backend.mark_as_retry(context.id, reason, None, request=context))
 

@@ -1,0 +1,48 @@
+"""worker_cancel_long_running_tasks_on_connection_loss: tasks whose messages the broker gives out again are ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from commands import wait_until
+from fleet import ours
+from relay import Relay
+
+CANCEL = {"worker_cancel_long_running_tasks_on_connection_loss": True}
+
+
+@pytest.fixture
+def relay(amqp_url: str) -> Iterator[Relay]:
+    made = Relay(amqp_url)
+    made.open()
+    yield made
+    made.cut()
+
+
+@pytest.mark.parametrize("settings, task, cancelled", [(CANCEL, "late_hold", True), (CANCEL, "hold", False), ({}, "late_hold", False)])
+def test_what_runs_when_the_connection_is_lost(
+    relay: Relay, redis_url: str, unique: Callable[[str], str], tmp_path: Path, settings: dict[str, bool], task: str, cancelled: bool,
+) -> None:
+    side, let_go = ours(), tmp_path / "go"
+    begun = Path(f"{let_go}.begun")
+    env = side.env(relay.url, redis_url, unique("queue"), FLEET_SETTINGS=json.dumps(settings))
+    past = {**env, "FLEET_BROKER": relay.direct}
+    with side.worker(env, "-c", "1") as worker:
+        task_id = side.client(f"result = tasks.{task}.delay({str(let_go)!r}).id", past)
+        wait_until(begun.exists)
+        begun.unlink()
+        relay.cut()
+        worker.wait_for("Connection to broker lost")
+        if cancelled:
+            worker.wait_for(f"[{task_id}] was cancelled, for the connection to the broker is lost")
+            assert side.client(f"result = tasks.app.AsyncResult({task_id!r}).state", past) == "RETRY"
+            relay.open()
+            wait_until(begun.exists)
+        let_go.touch()
+        assert side.client(f"result = tasks.app.AsyncResult({task_id!r}).get(timeout=20)", past) == "held"
+        assert ("was cancelled" in worker.text()) == cancelled
+    side.client("tasks.app.amqp.producer.remove(tasks.app.conf.task_default_queue, 5.0); result = 0", past)

@@ -137,6 +137,7 @@ struct pc_source {
     pc_source_hooks hooks;
     const pc_log *log;
     bool global_qos;   // prefetch can be changed while consuming
+    unsigned busy;     // counts as unsettled: tasks that run, their messages settled; redis, sqlite
     int version_major; // broker's, 0 when unknown
 };
 

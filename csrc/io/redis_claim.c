@@ -174,7 +174,7 @@ room(const source *src)
     if (src->prefetch == 0) {
         return CLAIM_MAX;
     }
-    unsigned taken = src->held + src->wanted;
+    unsigned taken = src->held + src->wanted + src->base.busy;
     unsigned left = src->prefetch > taken ? src->prefetch - taken : 0;
     return left < CLAIM_MAX ? left : CLAIM_MAX;
 }

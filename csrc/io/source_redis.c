@@ -341,10 +341,8 @@ prefetch(pc_source *base, unsigned count, pc_err *err)
 {
     source *src = of(base);
     (void)err;
-    if (count != src->prefetch) {
-        src->prefetch = count;
-        pc_redis_source_run_soon(src);
-    }
+    src->prefetch = count;
+    pc_redis_source_run_soon(src);
     return 0;
 }
 

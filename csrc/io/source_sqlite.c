@@ -33,7 +33,8 @@ pc_sqlite_source_room(const pc_sqlite_source *self)
     if (self->prefetch == 0) {
         return PC_CLAIM_MAX;
     }
-    unsigned left = self->prefetch > self->held ? self->prefetch - self->held : 0;
+    unsigned taken = self->held + self->base.busy;
+    unsigned left = self->prefetch > taken ? self->prefetch - taken : 0;
     return left < PC_CLAIM_MAX ? left : PC_CLAIM_MAX;
 }
 

@@ -105,6 +105,7 @@ py_settings_read(PyObject *mapping, py_config *config, py_settings *out)
     out->worker.eta_limit = (unsigned)py_get_long(mapping, "eta_task_limit", 0);
     out->worker.park_after = py_get_double(mapping, "park_after", 0);
     out->worker.disable_rate_limits = py_get_bool(mapping, "disable_rate_limits", false);
+    out->worker.disable_prefetch = py_get_bool(mapping, "disable_prefetch", false);
     out->worker.cancel_on_loss = py_get_bool(mapping, "cancel_on_loss", false);
     out->worker.want_received = py_get_bool(mapping, "want_received", false);
     out->worker.want_accepted = py_get_bool(mapping, "want_accepted", false);

@@ -53,6 +53,7 @@ mark_stale(pc_worker *worker, pc_link *list)
     for (pc_link *at = list->next; at != list; at = at->next) {
         pc_job *job = PC_CONTAINER_OF(at, pc_job, link);
         if (!job->stale) {
+            pc_worker_busy(worker, job, false);
             job->stale = true;
             worker->stale_len++;
         }

@@ -60,6 +60,22 @@ arm_limits(pc_worker *worker, pc_job *job)
     }
 }
 
+/* With disable_prefetch a task takes its part of the budget until it ends, whenever its message is settled. */
+void
+pc_worker_busy(pc_worker *worker, pc_job *job, bool busy)
+{
+    pc_source *source = worker->source;
+
+    if (job->busy == busy) {
+        return;
+    }
+    job->busy = busy;
+    source->busy += busy ? 1u : -1u;
+    if (!busy) {  // there is room again
+        (void)source->ops->prefetch(source, worker->prefetch_sent, NULL);
+    }
+}
+
 static void
 settle_tag(pc_worker *worker, pc_job *job, pc_settle how)
 {
@@ -77,6 +93,7 @@ settle_tag(pc_worker *worker, pc_job *job, pc_settle how)
 void
 pc_finish_settle(pc_worker *worker, pc_job *job, pc_settle how)
 {
+    pc_worker_busy(worker, job, false);
     if (job->stale && worker->stale_len > 0) {
         worker->stale_len--;
         pc_intake_prefetch(worker);
@@ -94,6 +111,7 @@ pc_finish_started(void *ctx, pc_job *job)
     job->started = pc_wall_now();
     job->started_mono = pc_mono_now();
     if (!job->spec->acks_late) {
+        pc_worker_busy(worker, job, worker->config.disable_prefetch);
         settle_tag(worker, job, PC_ACK);
     }
     arm_limits(worker, job);

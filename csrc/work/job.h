@@ -65,6 +65,7 @@ typedef struct pc_job {
     bool has_eta : 1;
     bool has_expires : 1;
     bool settled : 1;       // ack or reject was sent; the tag is void
+    bool busy : 1;          // counted in the source's `busy`
     bool stale : 1;         // its connection is gone: nobody to settle with
     bool soft_sent : 1;
     bool cancelled : 1;     // killed by a cold shutdown, or with its connection

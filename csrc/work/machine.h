@@ -108,6 +108,7 @@ void pc_worker_source_down(void *worker, const pc_err *why);
 void pc_worker_source_cancelled(void *worker, const char *queue);
 /* Frees all jobs of a list, settling nothing. */
 void pc_worker_forget(pc_worker *worker, pc_link *list);
+void pc_worker_busy(pc_worker *worker, pc_job *job, bool busy);
 void pc_worker_cancel(pc_worker *worker, bool late_only);  // what has been given to the pool; late_only: late-ack tasks that run
 
 /* observe.c: only with metrics, but for pc_observe_task */

@@ -21,6 +21,7 @@ typedef struct pc_worker_config {
     unsigned eta_limit;            // most held ETA jobs, 0: unlimited
     double park_after;             // seconds; what is due later waits in a broker that can, 0: is held here
     bool disable_rate_limits;
+    bool disable_prefetch;         // never hold more than the pool can run at once, early-ack tasks that run included
     bool cancel_on_loss;           // end late-ack tasks when the connection is lost
     bool want_received;            // call received()
     bool want_accepted;            // call accepted()

@@ -19,7 +19,6 @@ from pyceleryc.bin.base import (
     CeleryOption,
     CLIContext,
     handle_preload_options,
-    not_yet,
 )
 from pyceleryc.bin.detaching import become, mark_detached, start_detached, was_detached
 from pyceleryc.exceptions import ImproperlyConfigured, SecurityError
@@ -75,6 +74,8 @@ def _loglevel(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @_option('Worker', '-O', '--optimization', type=click.Choice(['default', 'fair']), default='fair', expose_value=False,
          help='Accepted for compatibility: a task is only ever given to a free process.')
 @_option('Worker', '--prefetch-multiplier', type=COUNT, help='Messages to hold per process; 0 is no limit.')
+@_option('Worker', '--disable-prefetch', is_flag=True, default=None,
+         help='Take a message only when a process is free for it (Redis and SQLite brokers).')
 @_option('Pool', '-c', '--concurrency', type=COUNT, help='Number of processes or threads; default: the CPUs.')
 @_option('Pool', '-P', '--pool', type=click.Choice(sorted((*POOLS, *OTHER_POOLS))), callback=_pool, metavar='NAME',
          help=f'What runs the tasks: {", ".join(sorted(POOLS))}.')
@@ -105,11 +106,10 @@ def _loglevel(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
          help='Answer /livez, /readyz and /metrics (Prometheus) there, even while tasks keep Python busy. See also: pyceleryc ping.')
 @_option('Worker', '--reload', 'reload_', is_flag=True,
          help='For development: start anew, after the running tasks, when a source file of the project changes.')
-@not_yet(['--disable-prefetch'], 'it is for Redis brokers; --prefetch-multiplier 1 holds the fewest messages', is_flag=True)
 @click.pass_context
 @handle_preload_options
 def worker(ctx: click.Context, hostname: str, detach: bool, uid: str | None, gid: str | None,
-           umask: int | None, executable: str | None, reload_: bool, **options: Any) -> None:
+           umask: int | None, executable: str | None, reload_: bool, disable_prefetch: bool | None, **options: Any) -> None:
     """Run a worker.
 
     Settings may follow the options: worker.prefetch_multiplier=8
@@ -121,6 +121,8 @@ def worker(ctx: click.Context, hostname: str, detach: bool, uid: str | None, gid
       pyceleryc -A proj worker -P threads -c 50
     """
     _apply_settings(ctx)
+    if disable_prefetch is not None:
+        ctx.obj.app.conf.worker_disable_prefetch = disable_prefetch
     _refuse_contradictions(ctx, detach, reload_, options)
     if os.environ.pop(_TRIAL, None):
         _import_all(ctx.obj.app, options['include'])

@@ -104,8 +104,8 @@ class Machine(Steering):
         self.limits = (time_limit, soft_time_limit)
         self.queues = list(queues) if queues is not None else list(app.amqp.queues.consume_from.values())
         multiplier = app.conf.worker_prefetch_multiplier if prefetch_multiplier is None else prefetch_multiplier
-        self.multiplier = multiplier
-        self.prefetch = (autoscale[0] if autoscale else self.concurrency) * multiplier
+        self.multiplier = 1 if app.conf.worker_disable_prefetch else multiplier
+        self.prefetch = (autoscale[0] if autoscale else self.concurrency) * self.multiplier
         self.max_tasks_per_child = max_tasks_per_child or app.conf.worker_max_tasks_per_child
         self.max_memory_per_child = max_memory_per_child or app.conf.worker_max_memory_per_child
         self.feed: Feed | None = None  # where no driver of the core does it
@@ -159,6 +159,7 @@ class Machine(Steering):
             "max_retries": (conf.broker_connection_max_retries or 0) * RETRY_SCALE or -1,
             "eta_task_limit": conf.worker_eta_task_limit,
             "park_after": conf.worker_park_eta_after,
+            "disable_prefetch": bool(conf.worker_disable_prefetch),
             "cancel_on_loss": bool(conf.worker_cancel_long_running_tasks_on_connection_loss),
             "disable_rate_limits": bool(conf.worker_disable_rate_limits),
             "result_content_type": content_type,
@@ -176,6 +177,9 @@ class Machine(Steering):
 
     def _broker(self) -> dict[str, Any]:
         config = self.brokers.core_config()
+        if self.app.conf.worker_disable_prefetch and (config is None or config["scheme"] not in ("redis", "sqlite")):
+            consumer_log.warning("--disable-prefetch: with this broker a worker holds a message for each process all the same, "
+                                 "unless its tasks are acknowledged late (acks_late).")
         if config is not None:
             return {**config, "stalls": self.pool == "solo"}
         check_transport(self.app)

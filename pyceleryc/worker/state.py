@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import pickle
 import time
 import zlib
@@ -21,8 +22,9 @@ __all__ = (
     'task_ready', 'Persistent', 'maybe_shutdown', 'monotonic_times',
 )
 
-REVOKES_MAX = 50000
-REVOKE_EXPIRES = 10800  # seconds
+# Read once, as Celery does: the set is made with the module, and all workers of the process share it.
+REVOKES_MAX = int(os.environ.get('CELERY_WORKER_REVOKES_MAX', 50000))
+REVOKE_EXPIRES = float(os.environ.get('CELERY_WORKER_REVOKE_EXPIRES', 10800))  # seconds
 #: Celery's format of the file.
 PROTOCOL = 3
 

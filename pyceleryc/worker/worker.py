@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("celery.worker")
 
 EX_OK, EX_FAILURE = 0, 1
+#: Settings of Celery that change nothing here (docs/DIFFERENCES.md): who sets them shall know.
+WITHOUT_EFFECT = ("worker_autoscaler", "worker_deduplicate_successful_tasks", "worker_timer", "broker_channel_error_retry")
 #: Seconds from a revoke to the file of revoked ids.
 SAVE_DELAY = 0.5
 
@@ -148,6 +150,8 @@ class WorkController:
     def start(self) -> None:
         """Runs until stop() or terminate(); then `exitcode` is set. An exception that a signal handler raised passes through."""
         self.machine = self.make_machine()
+        for name in filter(self.app.conf.value_set_for, WITHOUT_EFFECT):
+            logger.warning("The setting %s has no effect in this worker.", name)
         try:
             if self.purge:
                 self.purged = self.app.control.purge()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -83,3 +85,24 @@ def test_what_is_wrong_with_the_project_is_said(start: Start, project: Path, opt
     assert command.end() == 2
     assert says in command.output
     assert ("Traceback" in command.output) == ("broken" in options)  # where it is broken is what helps
+
+
+# ---- settings and variables ---------------------------------------------------------------------------------------------
+
+def test_a_setting_without_effect_is_named(start: Start) -> None:
+    command = start("-A", "proj", "worker", "-c", "1", "worker.autoscaler=proj:Mine", "broker.channel_error_retry=0")
+    command.wait_for("The setting worker_autoscaler has no effect in this worker.")
+    command.wait_for("The setting broker_channel_error_retry has no effect in this worker.")
+    assert "worker_timer" not in command.text()
+
+
+def test_disable_prefetch_with_another_broker(start: Start) -> None:
+    command = start("-A", "proj", "worker", "-c", "1", "--disable-prefetch", BROKER="filesystem://", BACKEND="disabled://")
+    command.wait_for("--disable-prefetch: with this broker")
+
+
+def test_how_many_revoked_ids_are_kept(project: Path) -> None:
+    code = "from pyceleryc.worker.state import revoked; print(revoked.maxlen, revoked.expires)"
+    for variables, says in (({}, "50000 10800.0"), ({"CELERY_WORKER_REVOKES_MAX": "7", "CELERY_WORKER_REVOKE_EXPIRES": "1.5"}, "7 1.5")):
+        done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **variables}, capture_output=True, text=True)
+        assert done.stdout.strip() == says, done.stderr

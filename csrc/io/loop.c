@@ -277,10 +277,21 @@ pc_loop_now(const pc_loop *loop)
     return loop->now;
 }
 
+static void
+run_firsts(pc_loop *loop)
+{
+    loop->now = pc_mono_now();
+    for (pc_link *at = loop->firsts.next, *next; at != &loop->firsts; at = next) {
+        pc_defer *first = PC_CONTAINER_OF(at, pc_defer, link);
+        next = at->next;
+        first->run(first->ctx);
+    }
+}
+
 int
 pc_loop_prepare(pc_loop *loop, pc_mono until)
 {
-    loop->now = pc_mono_now();
+    run_firsts(loop);  // what was called last may have taken long, too
     pc_mono now = loop->now;
     pc_link *link = NULL;
     while ((link = pc_list_take_front(&loop->defers)) != NULL) {
@@ -369,12 +380,7 @@ pc_loop_dispatch(pc_loop *loop)
 {
     int calls = 0;
     loop->sleeping = false;
-    loop->now = pc_mono_now();
-    for (pc_link *at = loop->firsts.next, *next; at != &loop->firsts; at = next) {
-        pc_defer *first = PC_CONTAINER_OF(at, pc_defer, link);
-        next = at->next;
-        first->run(first->ctx);
-    }
+    run_firsts(loop);
     while (loop->handled < loop->found) {
         struct epoll_event event = loop->events[loop->handled++];
         calls += deliver(loop, &event);

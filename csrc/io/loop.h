@@ -62,8 +62,8 @@ void pc_defer_init(pc_defer *defer, void (*run)(void *ctx), void *ctx);
 /* Runs once at the start of the next prepare(); adding twice is one. Cannot fail. */
 void pc_loop_defer(pc_loop *loop, pc_defer *defer);
 void pc_loop_undefer(pc_loop *loop, pc_defer *defer);
-/* Runs at the beginning of every dispatch(), before what was found, until undeferred: for who has to know first that the
- * loop stood still, before stale news is acted on. May undefer itself. */
+/* Runs at the beginning of every prepare() and dispatch(), before what was deferred or found, until undeferred: for who has
+ * to know first that the loop stood still, before stale news is acted on. May undefer itself. */
 void pc_loop_defer_first(pc_loop *loop, pc_defer *defer);
 
 /* Time at the start of this turn's prepare or dispatch: cheap, good enough for timers set in callbacks. Outside of a turn

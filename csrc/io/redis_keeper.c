@@ -8,8 +8,8 @@
 #define LOOK_MAX 10.0     // seconds between two looks for abandoned messages
 #define LEAST_PAUSE 0.05  // seconds
 #define STANDSTILL 1.5    // leases; others wait for two, and one third may have passed before it
-#define STALLS ".solo"
 #define NO_LEASE (-2)
+#define TAKEN "another worker has given back the messages of this one"
 #define BATCH "1000"      // messages per script call: a few milliseconds of the server
 
 static pc_mono
@@ -133,20 +133,20 @@ retire_first(pc_redis_keeper *k)
 // ---- who is dead ----
 
 static void
-write_beat(pc_redis_keeper *k, const char *id, bool begin)
+write_beat(pc_redis_keeper *k, bool begin)
 {
     pc_redis_scripts_begin(k->scripts, PC_SCRIPT_BEAT, 1, &k->args);
     pc_redis_args_add(&k->args, k->names->workers);
-    pc_redis_args_str(&k->args, id);
+    pc_redis_args_str(&k->args, k->id);
     pc_redis_args_printf(&k->args, "%.3f", k->lease);
     pc_redis_args_str(&k->args, begin ? "1" : "0");
 }
 
 static bool
-has_client(pc_slice clients, const char *id, const char *end)
+has_client(pc_slice clients, const char *id)
 {
     char name[64];
-    int len = snprintf(name, sizeof name, " name=pyceleryc-%s%s ", id, end);
+    int len = snprintf(name, sizeof name, " name=pyceleryc-%s ", id);
     return memmem(clients.ptr, clients.len, name, (size_t)len) != NULL;
 }
 
@@ -184,8 +184,7 @@ forget_living(pc_redis_keeper *k, const pc_reply *reply)
     k->nsilent = n;
 }
 
-/* Keeps those in `dead` that are not just busy. One of us need not ask again for those for the length of
- * a lease. */
+/* Keeps those in `dead` that are gone, or silent for long enough. */
 static void
 on_clients(void *ctx, const pc_reply *reply, const pc_err *why)
 {
@@ -204,14 +203,9 @@ on_clients(void *ctx, const pc_reply *reply, const pc_err *why)
     }
     size_t n = 0;
     for (size_t i = 0; i < k->ndead; i++) {
-        if (has_client(reply->text, k->dead[i].id, STALLS)) {
-            write_beat(k, k->dead[i].id, false);
-            send_or_fail(k, NULL);
-        } else {
-            k->dead[i].connected = has_client(reply->text, k->dead[i].id, "");
-            if (!k->dead[i].connected || hangs(k, &k->dead[i])) {
-                k->dead[n++] = k->dead[i];
-            }
+        k->dead[i].connected = has_client(reply->text, k->dead[i].id);
+        if (!k->dead[i].connected || hangs(k, &k->dead[i])) {
+            k->dead[n++] = k->dead[i];
         }
     }
     k->ndead = k->running ? n : 0;
@@ -252,9 +246,13 @@ turn_began(void *ctx)
 {
     pc_redis_keeper *k = ctx;
     pc_mono now = pc_loop_now(k->loop);
-    double stood = (double)(now.ns - k->turned.ns) / (double)PC_NS_PER_SEC;
+    pc_mono alive = k->turned;
+    bool ours = k->pulse == NULL || pc_redis_pulse_turn(k->pulse, now, &alive);
+    double stood = (double)(now.ns - alive.ns) / (double)PC_NS_PER_SEC;
     k->turned = now;
-    if (!k->stalls && k->enrolled && stood > STANDSTILL * k->lease) {
+    if (k->enrolled && !ours) {
+        resign(k, TAKEN);
+    } else if (k->enrolled && stood > STANDSTILL * k->lease) {
         resign(k, "this worker stood still for longer than its lease");
     }
 }
@@ -263,12 +261,17 @@ static void
 on_beat(void *ctx, const pc_reply *reply, const pc_err *why)
 {
     pc_redis_keeper *k = ctx;
+    pc_err err = {0};
     k->beating = false;
     if (!is_usable(k, reply, why) || k->draining || reply->type != PC_REPLY_ARRAY || reply->len == 0) {
         return;
     }
     if (reply->children[0]->integer == NO_LEASE) {
-        resign(k, "another worker has given back the messages of this one");
+        resign(k, TAKEN);
+        return;
+    }
+    if (!k->enrolled && k->pulse != NULL && pc_redis_pulse_begin(k->pulse, &err) < 0) {
+        k->hooks.failed(k->hooks.ctx, &err);
         return;
     }
     k->enrolled = true;
@@ -296,7 +299,7 @@ beat_due(void *ctx, pc_mono now)
     set_timer(k, &k->beat, k->lease / 3);
     if (k->running && !k->beating) {
         k->beating = true;
-        write_beat(k, k->id, !k->enrolled);
+        write_beat(k, !k->enrolled);
         send_or_fail(k, on_beat);
     }
 }
@@ -444,10 +447,19 @@ pc_redis_keeper_start(pc_redis_keeper *k, pc_redis *conn, const pc_redis_scripts
     return send(k, on_own_retired, err);
 }
 
+static void
+end_pulse(pc_redis_keeper *k)
+{
+    if (k->pulse != NULL) {
+        pc_redis_pulse_end(k->pulse);
+    }
+}
+
 int
 pc_redis_keeper_drain(pc_redis_keeper *k, pc_err *err)
 {
     k->draining = true;
+    end_pulse(k);
     pc_loop_clear_timer(k->loop, &k->beat);
     pc_loop_clear_timer(k->loop, &k->touch);
     pc_loop_clear_timer(k->loop, &k->look);
@@ -460,10 +472,26 @@ void
 pc_redis_keeper_stop(pc_redis_keeper *k)
 {
     k->running = false;
+    end_pulse(k);
     pc_loop_undefer(k->loop, &k->turn);
     pc_loop_clear_timer(k->loop, &k->beat);
     pc_loop_clear_timer(k->loop, &k->touch);
     pc_loop_clear_timer(k->loop, &k->look);
+}
+
+int
+pc_redis_keeper_redirect(pc_redis_keeper *k, const pc_broker_config *config, pc_err *err)
+{
+    return k->pulse == NULL ? 0 : pc_redis_pulse_redirect(k->pulse, config, err);
+}
+
+void
+pc_redis_keeper_abandon(pc_redis_keeper *k)
+{
+    pc_redis_keeper_stop(k);
+    if (k->pulse != NULL) {
+        pc_redis_pulse_abandon(k->pulse);
+    }
 }
 
 static int
@@ -476,7 +504,7 @@ take_id(pc_redis_keeper *k, pc_err *err)
     for (size_t i = 0; i < sizeof bytes; i++) {
         snprintf(k->id + 2 * i, 3, "%02x", bytes[i]);
     }
-    snprintf(k->client, sizeof k->client, "pyceleryc-%s%s", k->id, k->stalls ? STALLS : "");
+    snprintf(k->client, sizeof k->client, "pyceleryc-%s", k->id);
     return 0;
 }
 
@@ -494,8 +522,13 @@ pc_redis_keeper_init(pc_redis_keeper *k, const pc_broker_config *config,
     pc_timer_init(&k->touch, touch_due, k);
     pc_timer_init(&k->look, look_due, k);
     pc_defer_init(&k->turn, turn_began, k);
-    k->stalls = config->stalls;
-    return take_id(k, err);
+    if (take_id(k, err) < 0) {
+        return -1;
+    }
+    if (config->stalls) {
+        k->pulse = pc_redis_pulse_new(config, names->workers, k->id, k->lease, err);
+    }
+    return config->stalls && k->pulse == NULL ? -1 : 0;
 }
 
 void
@@ -504,5 +537,7 @@ pc_redis_keeper_fini(pc_redis_keeper *k)
     if (k->loop != NULL) {
         pc_redis_keeper_stop(k);
     }
+    pc_redis_pulse_free(k->pulse);
+    k->pulse = NULL;
     pc_redis_args_fini(&k->args);
 }

@@ -7,8 +7,8 @@
  *   return to where they came from. The kernel closes the connections of a killed process at once; of
  *   a host that lost its power the server finds out by tcp-keepalive. One that is connected and silent
  *   for a second lease, while somebody looks on (the server's clock may just have been set), hangs or was
- *   stopped (SIGSTOP), and its messages return, too; unless tasks run in its loop (the solo pool, its
- *   connection's name says so): then it is only busy, and gets a new lease.
+ *   stopped (SIGSTOP), and its messages return, too. Where tasks run in the loop (the solo pool) a thread
+ *   renews the lease while one does (redis_pulse.h): busy is not silent.
  *   Where CLIENT LIST is forbidden only the next rule remains.
  * - A worker that stood still for so long must not go on with what others have by now: it looks at the
  *   clock before anything else when its loop turns again, and is told when it renews a lease that
@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "base/uuid.h"
 #include "io/redis_names.h"
+#include "io/redis_pulse.h"
 #include "io/redis_script.h"
 
 #define PC_REDIS_ID_LEN 12
@@ -47,7 +48,7 @@ typedef struct pc_redis_suspect {
 
 typedef struct pc_redis_keeper {
     char id[PC_REDIS_ID_LEN + 1];    // random
-    char client[PC_REDIS_ID_LEN + 16];  // what the connection is called: "pyceleryc-<id>", ".solo" if it stalls
+    char client[PC_REDIS_ID_LEN + 16];  // what the connection is called: "pyceleryc-<id>"
     // --
     pc_redis_keeper_hooks hooks;
     const pc_redis_names *names;
@@ -63,7 +64,7 @@ typedef struct pc_redis_keeper {
     bool touching;
     bool looking;
     bool blind;       // CLIENT LIST is forbidden
-    bool stalls;      // our own loop may stand still
+    pc_redis_pulse *pulse;  // NULL: no task runs in our loop
     bool enrolled;    // our lease has begun
     pc_mono turned;   // when the loop did so last
     size_t ndead;     // workers whose lease has ended
@@ -84,6 +85,10 @@ void pc_redis_keeper_fini(pc_redis_keeper *keeper);
 /* The connection is up and the scripts are loaded: ready() follows. */
 int pc_redis_keeper_start(pc_redis_keeper *keeper, pc_redis *conn, const pc_redis_scripts *scripts,
                           pc_err *err);
+/* From now on at another server. */
+int pc_redis_keeper_redirect(pc_redis_keeper *keeper, const pc_broker_config *config, pc_err *err);
+/* In a forked child: as stop(). */
+void pc_redis_keeper_abandon(pc_redis_keeper *keeper);
 /* The connection is gone, or about to be. */
 void pc_redis_keeper_stop(pc_redis_keeper *keeper);
 /* Gives back all that is held; drained() follows. */

@@ -273,11 +273,18 @@ static const char get[] =
     "end\n"
     "return false\n";
 
+/* KEYS workers. ARGV worker, seconds. Renews its lease; returns 0 if somebody has ended that. */
+static const char pulse[] = NOW
+    "if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end\n"
+    "redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])\n"
+    "return 1\n";
+
 static const char *const questions[PC_ASK_COUNT] = {
     [PC_ASK_ROUTE] = route,
     [PC_ASK_SIZE] = size,
     [PC_ASK_PURGE] = purge,
     [PC_ASK_GET] = get,
+    [PC_ASK_PULSE] = pulse,
 };
 
 // ---- loading ----
@@ -337,6 +344,12 @@ pc_redis_scripts_begin(const pc_redis_scripts *scripts, pc_script which, size_t 
     pc_redis_args_str(args, "EVALSHA");
     pc_redis_args_str(args, scripts->sha[which]);
     pc_redis_args_number(args, keys);
+}
+
+const char *
+pc_redis_question_text(pc_question which)
+{
+    return questions[which];
 }
 
 void

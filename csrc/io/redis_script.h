@@ -49,9 +49,11 @@ typedef enum pc_question {
     PC_ASK_SIZE,
     PC_ASK_PURGE,
     PC_ASK_GET,
+    PC_ASK_PULSE,
     PC_ASK_COUNT
 } pc_question;
 
+const char *pc_redis_question_text(pc_question which);
 void pc_redis_eval_begin(pc_question which, size_t keys, pc_redis_args *args);
 
 #endif

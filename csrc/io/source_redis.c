@@ -261,7 +261,8 @@ redirect(pc_source *base, const pc_broker_config *config, pc_err *err)
     if (!pc_redis_is_closed(src->conn)) {
         return pc_fail(err, PC_ESTATE, "still connected");
     }
-    if (pc_redis_redirect(src->bell.conn, &redis, err) < 0
+    if (pc_redis_keeper_redirect(&src->keeper, config, err) < 0
+        || pc_redis_redirect(src->bell.conn, &redis, err) < 0
         || pc_redis_redirect(src->fanout.conn, &redis, err) < 0) {
         return -1;
     }
@@ -429,7 +430,7 @@ abandon(pc_source *base)
     pc_redis_abandon(src->conn);
     pc_redis_bell_abandon(&src->bell);
     pc_redis_fanout_abandon(&src->fanout);
-    pc_redis_keeper_stop(&src->keeper);
+    pc_redis_keeper_abandon(&src->keeper);
     src->is_up = false;
 }
 

@@ -296,7 +296,7 @@ test_loop_first_of_all_comes_at_every_turn(void)
     probe_init(&p, loop);
     probe_init(&victim, loop);
     p.victim = &victim;
-    p.again = 2;
+    p.again = 3;
     pc_defer_init(&p.defer, on_first, &p);
     pc_loop_defer_first(loop, &p.defer);
     pc_loop_defer_first(loop, &p.defer);
@@ -304,9 +304,34 @@ test_loop_first_of_all_comes_at_every_turn(void)
     PC_ASSERT_INT(write(victim.fds[1], "x", 1), 1);
     for (int turn = 1; turn <= 5; turn++) {
         PC_ASSERT(pc_loop_step(loop, in_ms(0), NULL) >= 0);
-        PC_ASSERT_INT(p.calls, turn < 3 ? turn : 3);
-        PC_ASSERT_INT(victim.calls, turn < 3 ? turn : 2);
+        PC_ASSERT_INT(p.calls, turn == 1 ? 2 : 4);  // in prepare and in dispatch
+        PC_ASSERT_INT(victim.calls, 1);
     }
+    pc_loop_free(loop);
+}
+
+static void
+on_first_of_prepare(void *ctx)
+{
+    probe *p = ctx;
+    p->calls++;
+    pc_loop_undefer(p->loop, &p->victim->defer);
+}
+
+void
+test_loop_first_of_all_comes_before_what_was_deferred(void)
+{
+    pc_loop *loop = new_loop();
+    probe p, victim;
+    probe_init(&p, loop);
+    probe_init(&victim, loop);
+    p.victim = &victim;
+    pc_defer_init(&p.defer, on_first_of_prepare, &p);
+    pc_loop_defer_first(loop, &p.defer);
+    pc_loop_defer(loop, &victim.defer);
+    (void)pc_loop_prepare(loop, in_ms(0));
+    PC_ASSERT_INT(p.calls, 1);
+    PC_ASSERT_INT(victim.calls, 0);
     pc_loop_free(loop);
 }
 

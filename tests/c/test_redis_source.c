@@ -400,6 +400,7 @@ test_redis_source_that_stood_still_is_recovered(void)
     PC_ASSERT(strstr(sink->log, "3 messages of a worker that hangs or was stopped") != NULL, "%s",
               sink->log);
     PC_ASSERT_INT(sink->redelivered, 3);
+    redis_sink_end(sink);
     for (int i = 0; i < 3; i++) {
         redis_sink_settle(stopped, i, PC_ACK);
     }
@@ -409,7 +410,6 @@ test_redis_source_that_stood_still_is_recovered(void)
     redis_sink_until(stopped, &stopped->ups, 2);
     PC_ASSERT_INT(stopped->count, 3);
     redis_sink_end(stopped);
-    redis_sink_end(sink);
     expect_nothing_left(&w);
     end_world(&w);
 }
@@ -468,28 +468,80 @@ test_redis_source_keeps_its_messages_when_the_clock_is_set(void)
     end_world(&w);
 }
 
-/* Its loop stands still (a task of the solo pool), but the connection is there. */
+/* Its loop stands still (a task of the solo pool), but its thread says that it lives. */
 void
 test_redis_source_that_is_busy_keeps_its_messages(void)
 {
     world w = make_world(false);
-    w.config.lease = 0.3;
+    w.config.lease = 0.6;
     w.config.stalls = true;
     redis_sink_publish(w.producer, "", "q", 0, 0, 5);
     redis_sink *busy = redis_sink_new(&w.config);
     busy->hold = true;
     redis_sink_start(busy, "q", 5);
     redis_sink_until(busy, &busy->count, 5);
+    redis_sink_for(busy, 0.05);  // has a lease
     redis_sink *sink = redis_sink_new(&w.config);
     redis_sink_start(sink, "q", 0);
-    redis_sink_for(sink, 1.5);
+    redis_sink_for(sink, 2.5);
     PC_ASSERT_INT(sink->count, 0);
+    redis_sink_for(busy, 0.1);
+    PC_ASSERT(busy->downs == 0, "%s", busy->why.msg);
     for (int i = 0; i < 5; i++) {
         redis_sink_settle(busy, i, PC_ACK);
     }
     redis_sink_end(busy);
     redis_sink_end(sink);
     expect_nothing_left(&w);
+    end_world(&w);
+}
+
+/* The thread finds out while the loop stands still: the loop knows before it does anything else. */
+void
+test_redis_source_learns_from_its_thread_that_its_lease_was_ended(void)
+{
+    world w = make_world(false);
+    w.config.lease = 1.2;
+    w.config.stalls = true;
+    redis_sink_publish(w.producer, "", "q", 0, 0, 3);
+    redis_sink *busy = redis_sink_new(&w.config);
+    busy->hold = true;
+    redis_sink_start(busy, "q", 3);
+    redis_sink_until(busy, &busy->count, 3);
+    redis_sink_for(busy, 0.05);
+    PC_ASSERT_INT(number(&w, "DEL", "unacked.pyceleryc"), 1);
+    usleep(1200000);  // the thread has looked, the loop does not wonder yet
+    PC_ASSERT(pc_loop_prepare(busy->loop, pc_mono_now()) >= 0);
+    PC_ASSERT_INT(busy->downs, 1);
+    PC_ASSERT(strstr(busy->why.msg, "given back") != NULL, "%s", busy->why.msg);
+    redis_sink_connect(busy);
+    redis_sink_until(busy, &busy->count, 6);
+    redis_sink_for(busy, 1.5);
+    PC_ASSERT_INT(busy->downs, 1);  // the new lease is not taken for the old one
+    redis_sink_end(busy);
+    PC_ASSERT_INT(number(&w, "DEL", "q"), 1);
+    expect_nothing_left(&w);
+    end_world(&w);
+}
+
+/* Without its thread's word (here the server does not answer it) a loop that stood still begins anew. */
+void
+test_redis_source_that_was_silent_begins_anew(void)
+{
+    world w = make_world(true);
+    w.config.lease = 0.3;
+    w.config.stalls = true;
+    redis_sink *busy = redis_sink_new(&w.config);
+    redis_sink_start(busy, "q", 3);
+    redis_sink_until(busy, &busy->ups, 1);
+    redis_sink_for(busy, 0.05);
+    redis_server_signal(&w.server, SIGSTOP);
+    usleep(700000);
+    redis_server_signal(&w.server, SIGCONT);
+    PC_ASSERT(pc_loop_prepare(busy->loop, pc_mono_now()) >= 0);
+    PC_ASSERT_INT(busy->downs, 1);
+    PC_ASSERT(strstr(busy->why.msg, "stood still") != NULL, "%s", busy->why.msg);
+    redis_sink_end(busy);
     end_world(&w);
 }
 

@@ -253,3 +253,27 @@ def test_stopped_worker_is_relieved(env: dict[str, str], marks: Path) -> None:
     seen = ran(marks)
     assert set(seen) == set(range(61))
     assert sum(seen.values()) - 61 <= 4  # what the two children were given before
+
+
+@pytest.mark.limit(120)
+@pytest.mark.parametrize("task", ["late", "early"])
+def test_stopped_solo_worker_is_relieved(env: dict[str, str], marks: Path, task: str) -> None:
+    """In the middle of a task, and longer than a worker that is only busy would be silent: another one takes what waits behind that
+    task. When it goes on it ends the task, and runs nothing else of what it had."""
+    env = with_options(env, lease=1)
+    side = ours()
+    with side.worker(env, "-P", "solo") as stopped:
+        side.client(f"for n in range(12):\n    tasks.{task}.delay(n, 1.5)\nresult = None", env)
+        wait_all(marks, 2, 30)
+        freeze(stopped.process.pid)
+        (running,) = {number for number in range(3) if number not in ran(marks)}
+        with side.worker(env, "-P", "threads", "-c", "8") as heir:
+            heir.wait_for("hangs or was stopped")
+            wait_all(marks, 12 if task == "late" else 11, 30)
+            stopped.process.send_signal(signal.SIGCONT)
+            stopped.wait_for("stood still")
+            stopped.wait_for("Connected to")
+            side.client(f"tasks.{task}.delay(12)\nresult = None", env)
+            wait_all(marks, 13, 20)
+            time.sleep(2)
+    assert ran(marks) == Counter(range(13)) + Counter({running: 1} if task == "late" else {})

@@ -67,9 +67,9 @@ send_or_fail(pc_redis_keeper *k, pc_redis_callback *callback)
 
 // ---- giving back what a worker holds ----
 
-/* `spare`: seconds that must have passed since its lease ended; negative: at once. */
+/* `spare`: seconds that must have passed since its lease ended; negative: at once. `cursor`: absent to begin. */
 static void
-write_retire(pc_redis_keeper *k, const char *id, double spare)
+write_retire(pc_redis_keeper *k, const char *id, double spare, pc_slice cursor)
 {
     pc_redis_scripts_begin(k->scripts, PC_SCRIPT_RETIRE, 4, &k->args);
     pc_redis_args_add(&k->args, k->names->index);
@@ -83,49 +83,54 @@ write_retire(pc_redis_keeper *k, const char *id, double spare)
     } else {
         pc_redis_args_printf(&k->args, "%.3f", spare);
     }
+    pc_redis_args_add(&k->args, cursor.ptr == NULL ? pc_slice_str("0") : cursor);
 }
 
+/* `cursor` is absent at the end. */
 static bool
-read_retired(const pc_reply *reply, int64_t *count, int64_t *left)
+read_retired(const pc_reply *reply, int64_t *count, pc_slice *cursor)
 {
     if (reply->type != PC_REPLY_ARRAY || reply->len != 2) {
         return false;
     }
+    pc_slice next = reply->children[1]->text;
     *count = reply->children[0]->integer;
-    *left = reply->children[1]->integer;
+    *cursor = pc_slice_is(next, "0") ? pc_slice_of(NULL, 0) : next;
     return true;
 }
 
-/* The first of `dead` was retired; the next has its turn, or the same again. */
-static void retire_first(pc_redis_keeper *k);
+static void retire_first(pc_redis_keeper *k, pc_slice cursor);
 
+/* The first of `dead` was retired; the next has its turn, or the same again. */
 static void
 on_dead_retired(void *ctx, const pc_reply *reply, const pc_err *why)
 {
     pc_redis_keeper *k = ctx;
     int64_t count = 0;
-    int64_t left = 0;
-    if (!is_usable(k, reply, why) || !read_retired(reply, &count, &left)) {
+    pc_slice cursor;
+    if (!is_usable(k, reply, why) || !read_retired(reply, &count, &cursor)) {
         k->ndead = 0;
         return;
     }
-    if (count > 0 && k->ndead > 0) {
-        pc_log_write(k->log, PC_WARNING, "%s: %lld messages of a worker that %s are back",
-                     pc_redis_where(k->conn), (long long)count,
-                     k->dead[k->ndead - 1].connected ? "hangs or was stopped" : "is gone");
-    }
-    if (left == 0 && k->ndead > 0) {
+    k->nback += count;
+    if (cursor.ptr == NULL && k->ndead > 0) {
         k->ndead--;
+        if (k->nback > 0) {
+            pc_log_write(k->log, PC_WARNING, "%s: %lld messages of a worker that %s are back",
+                         pc_redis_where(k->conn), (long long)k->nback,
+                         k->dead[k->ndead].connected ? "hangs or was stopped" : "is gone");
+        }
+        k->nback = 0;
     }
-    retire_first(k);
+    retire_first(k, cursor);
 }
 
 static void
-retire_first(pc_redis_keeper *k)
+retire_first(pc_redis_keeper *k, pc_slice cursor)
 {
     if (k->ndead > 0) {
         const pc_redis_suspect *first = &k->dead[k->ndead - 1];
-        write_retire(k, first->id, first->connected ? k->lease : 0);
+        write_retire(k, first->id, first->connected ? k->lease : 0, cursor);
         send_or_fail(k, on_dead_retired);
     }
 }
@@ -209,7 +214,8 @@ on_clients(void *ctx, const pc_reply *reply, const pc_err *why)
         }
     }
     k->ndead = k->running ? n : 0;
-    retire_first(k);
+    k->nback = 0;
+    retire_first(k, pc_slice_of(NULL, 0));
 }
 
 static void
@@ -412,12 +418,12 @@ on_own_retired(void *ctx, const pc_reply *reply, const pc_err *why)
     pc_redis_keeper *k = ctx;
     pc_mono now = {0};
     int64_t count = 0;
-    int64_t left = 0;
-    if (!is_usable(k, reply, why) || !read_retired(reply, &count, &left)) {
+    pc_slice cursor;
+    if (!is_usable(k, reply, why) || !read_retired(reply, &count, &cursor)) {
         return;
     }
-    if (left > 0) {
-        write_retire(k, k->id, -1);
+    if (cursor.ptr != NULL) {
+        write_retire(k, k->id, -1, cursor);
         send_or_fail(k, on_own_retired);
     } else if (k->draining) {
         k->hooks.drained(k->hooks.ctx);
@@ -443,7 +449,7 @@ pc_redis_keeper_start(pc_redis_keeper *k, pc_redis *conn, const pc_redis_scripts
     k->turned = pc_mono_now();
     k->ndead = k->nsilent = 0;
     pc_loop_defer_first(k->loop, &k->turn);
-    write_retire(k, k->id, -1);
+    write_retire(k, k->id, -1, pc_slice_of(NULL, 0));
     return send(k, on_own_retired, err);
 }
 
@@ -464,7 +470,7 @@ pc_redis_keeper_drain(pc_redis_keeper *k, pc_err *err)
     pc_loop_clear_timer(k->loop, &k->touch);
     pc_loop_clear_timer(k->loop, &k->look);
     pc_loop_undefer(k->loop, &k->turn);
-    write_retire(k, k->id, -1);
+    write_retire(k, k->id, -1, pc_slice_of(NULL, 0));
     return send(k, on_own_retired, err);
 }
 

@@ -68,6 +68,7 @@ typedef struct pc_redis_keeper {
     bool enrolled;    // our lease has begun
     pc_mono turned;   // when the loop did so last
     size_t ndead;     // workers whose lease has ended
+    int64_t nback;    // messages that the one at hand has given back
     pc_redis_suspect dead[PC_REDIS_DEAD_MAX];
     size_t nsilent;   // of them the connected ones, until they renew their lease
     pc_redis_suspect silent[PC_REDIS_DEAD_MAX];

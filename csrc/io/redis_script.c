@@ -150,19 +150,26 @@ static const char settle[] = REDELIVER RESTORE
     "end\n"
     "return redis.status_reply('OK')\n";
 
-/* KEYS index, unacked, held, workers. ARGV worker, most messages, how many seconds ago its lease must have
- * ended, "" for at once. Gives back what the worker holds, the oldest to the very front; when nothing is left the
- * worker is forgotten. Returns {given back, left}. */
+/* KEYS index, unacked, held, workers. ARGV worker, most messages, how many seconds ago its lease must have ended ("" for
+ * at once), cursor. Gives back what the worker holds, the oldest to the very front. What is too much for one call goes in
+ * parts, as they come: to sort all of it each time would keep the server busy for minutes. At the end the worker is
+ * forgotten. Returns {given back, next cursor}. */
 static const char retire[] = NOW REDELIVER RESTORE
     "local lease = redis.call('ZSCORE', KEYS[4], ARGV[1])\n"
-    "if ARGV[3] ~= '' and (not lease or lease + ARGV[3] > now) then return {0, 0} end\n"
-    "local tags, numbers = redis.call('HKEYS', held), {}\n"
+    "if ARGV[3] ~= '' and (not lease or lease + ARGV[3] > now) then return {0, '0'} end\n"
+    "local tags, numbers, cursor = {}, {}, '0'\n"
+    "if redis.call('HLEN', held) <= tonumber(ARGV[2]) then\n"
+    "  tags = redis.call('HKEYS', held)\n"
+    "else\n"
+    "  local found = redis.call('HSCAN', held, ARGV[4], 'COUNT', math.floor(ARGV[2] / 4))\n"
+    "  cursor = found[1]\n"
+    "  for i = 1, #found[2], 2 do tags[#tags + 1] = found[2][i] end\n"
+    "end\n"
     "for _, tag in ipairs(tags) do numbers[tag] = tonumber(string.match(tag, '%d+$')) or 0 end\n"
     "table.sort(tags, function(a, b) return numbers[a] > numbers[b] end)\n"
-    "local count = math.min(#tags, tonumber(ARGV[2]))\n"
-    "for i = 1, count do restore(tags[i], 'RPUSH') end\n"
-    "if count == #tags then redis.call('ZREM', KEYS[4], ARGV[1]) end\n"
-    "return {count, #tags - count}\n";
+    "for _, tag in ipairs(tags) do restore(tag, 'RPUSH') end\n"
+    "if cursor == '0' then redis.call('ZREM', KEYS[4], ARGV[1]) end\n"
+    "return {#tags, cursor}\n";
 
 /* KEYS index, held. ARGV cursor, how many at a time. Makes what is held young again; never enters
  * into the index what somebody took out. Returns the next cursor. */

@@ -382,6 +382,41 @@ test_redis_source_of_a_dead_worker_is_recovered(void)
     end_world(&w);
 }
 
+/* A worker that held many ETAs is gone. Giving them back must not occupy the server, in all or at a time. */
+void
+test_redis_source_gives_back_very_many(void)
+{
+    static const char fill[] =
+        "local text = '[{\"body\": \"MQ==\", \"headers\": {}, \"properties\": {\"body_encoding\": \"base64\"}}, \"\", \"q\"]'\n"
+        "for i = 1, 30000 do\n"
+        "  local tag = 'abcdefabcdef:' .. i\n"
+        "  redis.call('HSET', KEYS[1] .. 'unacked', tag, text)\n"
+        "  redis.call('ZADD', KEYS[1] .. 'unacked_index', 1, tag)\n"
+        "  redis.call('HSET', KEYS[1] .. 'unacked.pyceleryc.abcdefabcdef', tag, KEYS[1] .. 'q')\n"
+        "end\n"
+        "return redis.call('ZADD', KEYS[1] .. 'unacked.pyceleryc', 1, 'abcdefabcdef')";
+    world w = make_world(true);
+    pc_err err = {0};
+    pc_slice words[] = {pc_slice_str("EVAL"), pc_slice_str(fill), pc_slice_str("1"), pc_slice_str(w.rig.key_prefix)};
+    pc_redis_cmd command = {4, words};
+    pc_redis_config redis = {.host = w.rig.host, .port = w.rig.port, .db = w.rig.db};
+    pc_redis_client *client = pc_redis_client_new(&redis, NULL);
+    PC_ASSERT(pc_redis_client_run(client, &command, 1, 0, NULL, redis_rig_in(10), NULL, &err) == 0, "%s", err.msg);
+    pc_redis_client_free(client);
+    redis_sink *sink = redis_sink_new(&w.config);
+    sink->hold = true;
+    redis_sink_start(sink, "q", 1);
+    pc_mono start = pc_mono_now();
+    redis_sink_until(sink, &sink->logged, 1);
+    PC_ASSERT(strstr(sink->log, "30000 messages of a worker that is gone") != NULL, "%s", sink->log);
+    PC_ASSERT(pc_mono_now().ns - start.ns < 8 * PC_NS_PER_SEC);
+    redis_sink_end(sink);
+    PC_ASSERT_INT(number(&w, "LLEN", "q"), 30000);
+    PC_ASSERT_INT(number(&w, "DEL", "q"), 1);
+    expect_nothing_left(&w);
+    end_world(&w);
+}
+
 /* Its loop stands still and then goes on: others have its messages by now, it has to begin anew. */
 void
 test_redis_source_that_stood_still_is_recovered(void)

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,13 +22,21 @@
 int
 redis_rig_free_port(void)
 {
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof at;
-    PC_ASSERT(bind(fd, (struct sockaddr *)&at, sizeof at) == 0);
-    PC_ASSERT(getsockname(fd, (struct sockaddr *)&at, &len) == 0);
-    close(fd);
-    return ntohs(at.sin_port);
+    // Not one that the kernel gives to outgoing connections: another process might get it before the server does.
+    for (;;) {
+        uint16_t any;
+        PC_ASSERT(getrandom(&any, sizeof any, 0) == sizeof any);
+        struct sockaddr_in at = {.sin_family = AF_INET,
+                                 .sin_port = htons((uint16_t)(10000 + any % 22000)),
+                                 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+        PC_ASSERT(fd >= 0);
+        int rc = bind(fd, (struct sockaddr *)&at, sizeof at);
+        close(fd);
+        if (rc == 0) {
+            return ntohs(at.sin_port);
+        }
+    }
 }
 
 static void

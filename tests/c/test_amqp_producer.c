@@ -259,7 +259,7 @@ test_amqp_a_full_window_ends_in_an_error_at_the_deadline(void)
     PC_ASSERT_INT(publish(r.producer, r.queue, "x", 0.3, &err), -1);
     PC_ASSERT(err.code == PC_EFULL, "%s", err.msg);
     int64_t took = pc_mono_now().ns - before.ns;
-    PC_ASSERT(took > 250 * PC_NS_PER_MS && took < 1000 * PC_NS_PER_MS);
+    PC_ASSERT(took > 250 * PC_NS_PER_MS && took < 5 * PC_NS_PER_SEC);
     amqp_relay_freeze(r.relay, false, false);
     must_publish(&r, 5);
     must_flush(&r);

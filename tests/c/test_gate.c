@@ -310,7 +310,7 @@ test_child_out_of_memory(void)
 
     open_pipe(&at, 0);
     read_fully(at.fd, &up, sizeof up);
-    nanosleep(&(struct timespec){0, 20000000}, NULL);  // it waits in recv, its first chunk reserved
+    nanosleep(&(struct timespec){0, 200000000}, NULL);  // it waits in recv, its first chunk reserved
     pc_mem_fail_after(1);
     PC_ASSERT_INT(write(at.fd, &frame, sizeof frame), sizeof frame);
     PC_ASSERT_INT(read(at.fd, &byte, 1), 0);

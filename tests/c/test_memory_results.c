@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -133,7 +134,7 @@ test_memory_results_expire(void)
 {
     archive a;
     setup_archive(&a);
-    a.config.expires = 0.02;
+    a.config.expires = 0.5;
     a.results->ops->destroy(a.results);
     a.results = pc_results_memory.create(&a.config, NULL, NULL);
     PC_ASSERT(a.results);
@@ -141,7 +142,7 @@ test_memory_results_expire(void)
     PC_ASSERT_INT(a.results->ops->watch(a.results, pc_slice_str("2"), NULL), 0);
     PC_ASSERT_INT(put(&a, "2", PC_SUCCESS, "y"), 0);
     PC_ASSERT_STR(get(&a, "1"), "x");
-    usleep(25000);
+    usleep(550000);
     PC_ASSERT_STR(get(&a, "1"), NULL);
     PC_ASSERT_STR(get(&a, "2"), NULL);
     teardown_archive(&a);
@@ -176,6 +177,7 @@ typedef struct waiting {
     char got[16];
     pc_err err;
     bool eintr;
+    atomic_bool done;
 } waiting;
 
 static void *
@@ -184,6 +186,7 @@ wait_in_thread(void *ctx)
     waiting *me = ctx;
     const char *got = wait_for(me->a, me->id, in_ms(10000), &me->eintr, &me->err);
     snprintf(me->got, sizeof me->got, "%s", got == NULL ? "nothing" : got);
+    atomic_store(&me->done, true);
     return NULL;
 }
 
@@ -229,8 +232,10 @@ test_memory_wait_ends_on_a_signal(void)
     waiting w = {.a = &a, .id = "1"};
     setup_archive(&a);
     PC_ASSERT_INT(pthread_create(&w.thread, NULL, wait_in_thread, &w), 0);
-    usleep(20000);
-    PC_ASSERT_INT(pthread_kill(w.thread, SIGUSR1), 0);
+    while (!atomic_load(&w.done)) {  // the first may come before it waits
+        usleep(5000);
+        PC_ASSERT_INT(pthread_kill(w.thread, SIGUSR1), 0);
+    }
     PC_ASSERT_INT(pthread_join(w.thread, NULL), 0);
     PC_ASSERT_STR(w.got, "nothing");
     PC_ASSERT_INT(w.err.code, PC_ESTATE);

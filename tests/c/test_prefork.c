@@ -357,7 +357,7 @@ test_no_memory_to_read_from_the_dead(void)
     hand_over(&r, 1, "sleep:5");
     wait_for_end_of(&r, 1);
     (void)kill(only_pid(&r), SIGKILL);
-    usleep(20000);
+    usleep(200000);
     pc_slot *child = ((pc_place *)first_job(&r)->slot)->slot;
     pc_buf_fini(&child->in);
     pc_loop_unwatch(pc_worker_loop(r.worker), &child->watch);

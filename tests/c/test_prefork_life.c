@@ -168,7 +168,7 @@ test_two_pools_in_one_process(void)
     r.worker = first;
     pc_mono began = pc_mono_now();
     PC_ASSERT_STR(rig_stop(&r, PC_STOP_WARM, 4000), "");
-    PC_ASSERT(pc_mono_now().ns - began.ns < PC_NS_PER_SEC);
+    PC_ASSERT(pc_mono_now().ns - began.ns < 3 * PC_NS_PER_SEC);
     PC_ASSERT_INT(atomic_load(&r.shared->child_stops), 1);
     pc_worker_free(second);
     rig_free(&r);
@@ -329,7 +329,7 @@ test_stop_when_a_child_hangs_at_start(void)
     RIG_UNTIL(&r, rig_seen(&r, "received:t1"));
     pc_mono began = pc_mono_now();
     PC_ASSERT_STR(rig_stop(&r, PC_STOP_WARM, 300), "t1 ");
-    PC_ASSERT(pc_mono_now().ns - began.ns < 2 * PC_NS_PER_SEC);
+    PC_ASSERT(pc_mono_now().ns - began.ns < 10 * PC_NS_PER_SEC);
     rig_free(&r);
 }
 

@@ -373,7 +373,7 @@ test_redis_source_of_a_dead_worker_is_recovered(void)
     redis_sink_crash(dead);
     pc_mono start = pc_mono_now();
     redis_sink_until(sink, &sink->count, 20);
-    PC_ASSERT(pc_mono_now().ns - start.ns < 2 * PC_NS_PER_SEC);
+    PC_ASSERT(pc_mono_now().ns - start.ns < 6 * PC_NS_PER_SEC);
     PC_ASSERT_INT(sink->redelivered, 20);
     PC_ASSERT_STR(sink->bodies[0], "0");
     PC_ASSERT_STR(sink->bodies[19], "19");
@@ -864,7 +864,7 @@ test_redis_source_polls_without_permission_to_track(void)
     redis_sink_publish(w.producer, "", "q", 0, 0, 1);
     pc_mono start = pc_mono_now();
     redis_sink_until(sink, &sink->count, 1);
-    PC_ASSERT(pc_mono_now().ns - start.ns < 400 * PC_NS_PER_MS);
+    PC_ASSERT(pc_mono_now().ns - start.ns < 4 * PC_NS_PER_SEC);
     redis_sink_end(sink);
     end_world(&w);
 }

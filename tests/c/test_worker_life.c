@@ -258,7 +258,7 @@ fill_stages(rig *r)
     rig_send(r, 1, "slow", "ok");
     RIG_UNTIL(r, r->settled == 1);
     pc_worker_spec(r->worker, pc_slice_str("task"))->mean_ns = 300000;  // three in a child
-    rig_send(r, 2, "task", "sleep:150");
+    rig_send(r, 2, "task", "sleep:1500");  // longer than all this takes
     for (int i = 3; i <= 14; i++) {
         rig_send_with(r, i, i % 3 == 1 ? "slow" : "task", "ok", i % 3 == 2 ? rig_eta(20000) : "");
     }
@@ -291,7 +291,7 @@ test_cold_stop(void)
     fill_stages(&r);
     pc_mono began = pc_mono_now();
     const char *left = rig_stop(&r, PC_STOP_COLD, 4000);
-    PC_ASSERT(pc_mono_now().ns - began.ns < 120 * PC_NS_PER_MS);
+    PC_ASSERT(pc_mono_now().ns - began.ns < 1200 * PC_NS_PER_MS);
     // what ran goes back as well; it was settled last and so stands first
     PC_ASSERT_STR(left, "t2 " GIVEN_BACK);
     PC_ASSERT(rig_seen(&r, "requeued:terminated") && rig_is_idle(&r));

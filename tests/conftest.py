@@ -16,7 +16,7 @@ import commands
 import fleet
 import stores
 
-DESCRIPTORS = 40  # that a file's tests may leave open, those of servers for the whole session included
+DESCRIPTORS = 80  # that a file's tests may leave open: of servers for the whole session, and of kombu's engines for SQLAlchemy
 LIMIT = 60  # seconds a test may take, set-up aside; @pytest.mark.limit(n) changes it
 
 
@@ -25,6 +25,13 @@ def amqp_url() -> Iterator[str]:
     """A RabbitMQ that others may use too: take unique names and delete what you declare."""
     with brokers.amqp_server() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def breakable_rabbitmq() -> Iterator[brokers.PrivateRabbitMQ]:
+    """A RabbitMQ that tests may kill, stop or pause; each leaves it running. Names in it are unique, too."""
+    with brokers.private_rabbitmq() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from broker_killed import kill_while_publishing
-from brokers import PrivateRabbitMQ, private_rabbitmq
+from brokers import PrivateRabbitMQ
 from commands import wait_until
 from fleet import ours
 from kombu.exceptions import OperationalError
@@ -20,10 +20,9 @@ DEADLINE, SLACK = 1.0, 10.0
 WINDOW = 20
 
 
-@pytest.fixture(scope='module')
-def server() -> Iterator[PrivateRabbitMQ]:
-    with private_rabbitmq() as made:
-        yield made
+@pytest.fixture
+def server(breakable_rabbitmq: PrivateRabbitMQ) -> PrivateRabbitMQ:
+    return breakable_rabbitmq
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from brokers import private_rabbitmq
+from brokers import PrivateRabbitMQ
 from fleet import Side, Worker, ours
 from marks import ran, wait_all
 
@@ -107,23 +107,25 @@ def test_early_ack_never_runs_twice(side: Side, env: dict[str, str], marks: Path
 
 
 @pytest.mark.limit(240)
-def test_broker_restarted_under_load(side: Side, marks: Path, unique: Callable[[str], str]) -> None:
+def test_broker_restarted_under_load(
+    side: Side, marks: Path, unique: Callable[[str], str], breakable_rabbitmq: PrivateRabbitMQ,
+) -> None:
     """RabbitMQ is killed while tasks run and are published: none lost, consuming again soon."""
-    with private_rabbitmq() as server:
-        env = side.env(server.url, None, unique("restart"), FLEET_MARKS=str(marks))
-        with side.worker(env) as worker:
-            publish(side, env, "late", 3000)
-            time.sleep(0.2)
-            server.kill()
-            worker.wait_for("Trying again", 30)
-            server.start()
-            up = time.monotonic()
-            while worker.text().count("Connected to") < 2:
-                assert time.monotonic() - up < 30, worker.text()[-3000:]
-                time.sleep(0.02)
-            assert time.monotonic() - up <= 15  # five, if the machine is idle
-            publish(side, env, "late", 3000)
-            seen = wait_all(marks, 3000, 60)
+    server = breakable_rabbitmq
+    env = side.env(server.url, None, unique("restart"), FLEET_MARKS=str(marks))
+    with side.worker(env) as worker:
+        publish(side, env, "late", 3000)
+        time.sleep(0.2)
+        server.kill()
+        worker.wait_for("Trying again", 30)
+        server.start()
+        up = time.monotonic()
+        while worker.text().count("Connected to") < 2:
+            assert time.monotonic() - up < 30, worker.text()[-3000:]
+            time.sleep(0.02)
+        assert time.monotonic() - up <= 15  # five, if the machine is idle
+        publish(side, env, "late", 3000)
+        seen = wait_all(marks, 3000, 60)
     assert set(seen) == set(range(3000))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from brokers import private_rabbitmq
+from brokers import PrivateRabbitMQ
 from fleet import Worker, ours
 from marks import wait_all
 
@@ -25,23 +25,25 @@ result = due
 
 
 @pytest.mark.limit(120)
-def test_worker_and_broker_killed_while_tasks_are_parked(tmp_path: Path, unique: Callable[[str], str]) -> None:
+def test_worker_and_broker_killed_while_tasks_are_parked(
+    tmp_path: Path, unique: Callable[[str], str], breakable_rabbitmq: PrivateRabbitMQ,
+) -> None:
     side, marks = ours(), tmp_path / "marks"
     marks.touch()
-    with private_rabbitmq() as server:
-        env = side.env(server.url, None, unique("park"), FLEET_MARKS=str(marks),
-                       FLEET_SETTINGS=json.dumps({"worker_park_eta_after": 0.5}))
-        first = Worker(side, env)
-        first.wait_ready()
-        due = side.client(PARKED, env)
-        first.kill_group()  # whatever it is doing: taking in, parking, settling
-        first.end()
-        with side.worker(env) as worker:
-            server.kill()
-            server.start()
-            seen = wait_all(marks, TASKS, 40)
-            assert time.time() >= due
-            log = worker.text()
+    server = breakable_rabbitmq
+    env = side.env(server.url, None, unique("park"), FLEET_MARKS=str(marks),
+                   FLEET_SETTINGS=json.dumps({"worker_park_eta_after": 0.5}))
+    first = Worker(side, env)
+    first.wait_ready()
+    due = side.client(PARKED, env)
+    first.kill_group()  # whatever it is doing: taking in, parking, settling
+    first.end()
+    with side.worker(env) as worker:
+        server.kill()
+        server.start()
+        seen = wait_all(marks, TASKS, 40)
+        assert time.time() >= due
+        log = worker.text()
     # more than once only what was between copy and ack when one of them died
     assert sum(seen.values()) <= 2 * TASKS
     assert "held here" not in log

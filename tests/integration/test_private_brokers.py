@@ -20,7 +20,7 @@ from brokers import (
 Unique = Callable[[str], str]
 
 
-@pytest.fixture(params=[private_rabbitmq, private_redis], ids=["rabbitmq", "redis"])
+@pytest.fixture(params=[private_rabbitmq, private_redis], ids=["rabbitmq", "redis"], scope="module")
 def server(request: pytest.FixtureRequest) -> Iterator[PrivateServer]:
     with request.param() as made:
         yield made

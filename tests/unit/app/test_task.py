@@ -75,7 +75,7 @@ class TestArguments:
             def run(self, x: int) -> int:
                 return x
 
-        app.register_task(Plain()).delay(1, 2, 3)
+        assert app.register_task(Plain()).delay(1, 2, 3).id
 
 
 class TestOptions:

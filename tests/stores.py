@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -251,6 +252,14 @@ class PrivateCouchDB(PrivateServer):
 
     def answers(self) -> bool:
         return listens(self.port)
+
+
+@contextmanager
+def couchdb_database() -> Iterator[str]:
+    """The URL of a database that is there: Celery's processes get in each other's way when they make it."""
+    with private(PrivateCouchDB) as server:
+        urllib.request.urlopen(urllib.request.Request(server.url.replace("couchdb", "http"), method="PUT"), timeout=10).close()
+        yield server.url
 
 
 class PrivateFirestore(PrivateServer):

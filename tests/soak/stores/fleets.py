@@ -84,7 +84,7 @@ def main() -> None:
             "s3": lambda: ("s3://", aws()),
             "dynamodb": lambda: ("dynamodb://key:s3cret@us-east-1/fleets", {"dynamodb_endpoint_url": aws()["dynamodb_endpoint_url"]}),
             "mongodb": lambda: (enter(stores.private(stores.PrivateMongoDB)).url, {}),
-            "couchdb": lambda: (enter(stores.private(stores.PrivateCouchDB)).url, {}),
+            "couchdb": lambda: (enter(stores.couchdb_database()), {}),
             "gs": lambda: (enter(stores.google()), {}),
             "azureblockblob": lambda: (enter(stores.private(stores.PrivateAzurite)).url, {}),
         }

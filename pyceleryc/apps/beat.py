@@ -116,7 +116,8 @@ class Beat:
         try:
             service.start()
         except Exception as exc:
-            logger.critical('beat raised exception %s: %r', type(exc), exc, exc_info=True)
+            # Of a file or a setting the text says it all, and the program prints it.
+            logger.critical('beat raised exception %s: %r', type(exc), exc, exc_info=not isinstance(exc, (OSError, ImproperlyConfigured)))
             raise
 
     def _scheduler_class(self) -> Any:

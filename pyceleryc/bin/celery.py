@@ -13,12 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from kombu.exceptions import KombuError
 
 from pyceleryc import SERIES, __version__
 from pyceleryc._state import get_current_app
 from pyceleryc.app.utils import find_app, find_app_error
 from pyceleryc.bin.base import CeleryOption, CLIContext, end_on_signals, working_directory
-from pyceleryc.exceptions import ImproperlyConfigured
+from pyceleryc.exceptions import ImproperlyConfigured, QueueNotFound
 from pyceleryc.loaders import get_loader_cls
 
 __all__ = ('main', 'celery')
@@ -47,11 +48,11 @@ class CommandGroup(click.Group):
         return super().make_context(info_name, args, parent, obj=context, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what the settings lack is told without a traceback."""
+        """Run the command; what settings lack, and what the broker or a queue is not fit for, is told without a traceback."""
         try:
             return super().invoke(ctx)
-        except ImproperlyConfigured as exc:
-            raise click.ClickException(str(exc)) from exc
+        except (ImproperlyConfigured, KombuError, QueueNotFound) as exc:
+            raise click.ClickException(str(exc.args[0]) if exc.args else repr(exc)) from exc
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""

@@ -12,6 +12,7 @@ from pyceleryc.app.drivers import has_fanout
 from pyceleryc.bin.base import LOG_LEVEL, CeleryDaemonCommand, CeleryOption, handle_preload_options
 from pyceleryc.platforms import detached, set_process_title, strargv
 from pyceleryc.utils.imports import cwd_in_path, symbol_by_name
+from pyceleryc.utils.time import rate
 
 __all__ = ('events',)
 
@@ -80,6 +81,10 @@ def _camera(
             symbol_by_name(camera)
     except (ImportError, AttributeError, ValueError) as exc:
         raise click.UsageError(f'there is no camera {camera!r}: {exc}') from exc
+    try:
+        rate(maxrate)
+    except (KeyError, ValueError) as exc:
+        raise click.UsageError(f'--maxrate {maxrate} is no rate, such as 10/m') from exc
     _title('camera')
 
     def run(own_pidfile: str | None) -> None:

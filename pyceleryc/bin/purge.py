@@ -26,6 +26,7 @@ def purge(ctx: click.Context, force: bool, queues: list[str] | None, exclude_que
     """Delete all messages in the task queues. There is no way back."""
     app = ctx.obj.app
     chosen = [name for name in queues or sorted(app.amqp.queues) if name not in (exclude_queues or ())]
+    _check(ctx, chosen)
     if not chosen:
         ctx.obj.echo('{}' if as_json else 'There is no queue to purge.')
         return
@@ -41,6 +42,17 @@ def purge(ctx: click.Context, force: bool, queues: list[str] | None, exclude_que
         ctx.obj.echo(f'Purged {count} {pluralize(count, "message")} from {len(chosen)} {many}.')
     else:
         ctx.obj.echo(f'No messages purged from {len(chosen)} {pluralize(len(chosen), "queue")}.')
+
+
+def _check(ctx: click.Context, chosen: list[str]) -> None:
+    """:raises UsageError: one of the queues is not known, and may not be made."""
+    queues = ctx.obj.app.amqp.queues
+    for name in chosen:
+        try:
+            queues[name]
+        except KeyError as exc:
+            raise click.UsageError(f'There is no queue {name!r} in the setting task_queues, and task_create_missing_queues '
+                                   'lets none be made.', ctx) from exc
 
 
 def _ask(ctx: click.Context, chosen: list[str]) -> None:

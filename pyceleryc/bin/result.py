@@ -31,7 +31,7 @@ def result(ctx: click.Context, task_id: str, task: str | None, traceback: bool, 
             ctx.obj.echo(dumps(_described(found)))
             return
         value = found.traceback if traceback else found.result
-    except (OperationalError, OSError) as exc:
+    except (OperationalError, OSError, NotImplementedError) as exc:  # the last: there is no result backend
         raise click.ClickException(f'cannot read the result: {exc}') from exc
     ctx.obj.echo(ctx.obj.pretty(value))
 

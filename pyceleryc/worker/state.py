@@ -178,8 +178,7 @@ class Persistent:
     :param state: has ``revoked``; default: this module's.
     :param filename: without the ending that the database library may add.
     :param clock: of the app.
-    :raises OSError: the file cannot be used (of another kind: ``dbm.error``, an OSError too).
-    :raises pickle.UnpicklingError: it is something else.
+    :raises OSError: the file cannot be used.
     """
 
     def __init__(self, state: Any = None, filename: str = '', clock: Any = None) -> None:
@@ -188,8 +187,12 @@ class Persistent:
         self.clock = clock
         self.file = _StateFile(self.filename)
         self.file.check()
-        self.db: dict[str, Any] = {key: _Unpickler(io.BytesIO(value)).load() for key, value in self.file.read().items()}
-        self.merge()
+        try:
+            self.db: dict[str, Any] = {key: _Unpickler(io.BytesIO(value)).load() for key, value in self.file.read().items()}
+            self.merge()
+        except Exception as exc:  # what a file of another kind, or a damaged one, leads to
+            raise OSError(f'{self.filename!r} cannot be read as a file of revoked tasks ({exc}): remove it, or name another '
+                          'with --statedb') from exc
 
     def merge(self) -> None:
         """Take over what is in the file."""

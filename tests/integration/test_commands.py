@@ -106,3 +106,29 @@ def test_how_many_revoked_ids_are_kept(project: Path) -> None:
     for variables, says in (({}, "50000 10800.0"), ({"CELERY_WORKER_REVOKES_MAX": "7", "CELERY_WORKER_REVOKE_EXPIRES": "1.5"}, "7 1.5")):
         done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **variables}, capture_output=True, text=True)
         assert done.stdout.strip() == says, done.stderr
+
+
+# ---- what cannot be done ------------------------------------------------------------------------------------------------
+
+STRICT = """
+from celery import Celery
+
+app = Celery("strict", broker="memory://")
+app.conf.task_create_missing_queues = False
+"""
+
+
+@pytest.mark.parametrize("arguments, code, says", [
+    (["-A", "proj", "call", "proj.add", "--serializer", "nonesuch"], 1, "there is no serializer 'nonesuch'"),
+    (["-A", "strict", "call", "proj.add", "--queue", "nonesuch"], 1, "Queue 'nonesuch' missing from task_queues"),
+    (["-A", "strict", "purge", "-f", "-Q", "nonesuch"], 2, "There is no queue 'nonesuch'"),
+    (["-A", "strict", "result", "some-id"], 1, "No result backend is configured"),
+    (["-A", "proj", "worker", "--statedb", "proj.py"], 1, "'proj.py' cannot be read as a file of revoked tasks"),
+    (["-A", "proj", "beat", "-s", "nowhere/schedule"], 1, "nowhere' for the schedule file"),
+    (["-A", "proj", "events", "-c", "celery.events.snapshot:Polaroid", "--maxrate", "1/x"], 2, "--maxrate 1/x is no rate"),
+])
+def test_what_is_told_in_one_line(start: Start, project: Path, arguments: list[str], code: int, says: str) -> None:
+    (project / "strict.py").write_text(STRICT)
+    command = start(*arguments)
+    assert command.end() == code
+    assert says in command.output and "Traceback" not in command.output

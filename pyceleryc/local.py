@@ -219,9 +219,15 @@ class PromiseProxy(Proxy):
         return self.__evaluate__() if thing is _PENDING else thing
 
     def __getattr__(self, name: str) -> Any:
-        # The way of every "task.delay": kept as short as can be.
+        # The way of every "task.apply_async": kept as short as can be.
         thing = self.__thing
         return getattr(self.__evaluate__() if thing is _PENDING else thing, name)
+
+    @property
+    def delay(self) -> Any:
+        """That of the object: "task.delay" is too frequent for a failed lookup before each."""
+        thing = self.__thing
+        return (self.__evaluate__() if thing is _PENDING else thing).delay
 
     def __then__(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Call ``fun(*args, **kwargs)`` after the evaluation, or now if it is done."""

@@ -265,23 +265,24 @@ of(pc_sink *sink)
     return (pc_json_out *)(void *)sink;
 }
 
-/* The separator before a value or a key. */
+/* Whether a comma comes before the next value or key; it is taken for written. */
+static bool
+take_comma(pc_json_out *json)
+{
+    if (json->after_key || json->depth == 0) {
+        json->after_key = false;
+        return false;
+    }
+    bool *first = &json->first[json->depth - 1];
+    bool comma = !*first;
+    *first = false;
+    return comma;
+}
+
 static int
 separate(pc_json_out *json, pc_err *err)
 {
-    if (json->after_key) {
-        json->after_key = false;
-        return 0;
-    }
-    if (json->depth == 0) {
-        return 0;
-    }
-    bool *first = &json->first[json->depth - 1];
-    if (*first) {
-        *first = false;
-        return 0;
-    }
-    return pc_buf_put(json->out, ", ", 2, err);
+    return take_comma(json) ? pc_buf_put(json->out, ", ", 2, err) : 0;
 }
 
 static int
@@ -332,14 +333,36 @@ put_string(pc_sink *sink, pc_slice utf8, pc_err *err)
     return pc_json_put_string(of(sink)->out, utf8, err);
 }
 
+/* In one piece if it can be: each message has thirty of them. */
 static int
 put_key(pc_sink *sink, pc_slice name, pc_err *err)
 {
-    if (put_string(sink, name, err) < 0) {
+    pc_json_out *json = of(sink);
+    if (plain_run((const unsigned char *)name.ptr, name.len) < name.len) {
+        int rc = put_string(sink, name, err);
+        json->after_key = true;
+        return rc < 0 ? -1 : pc_buf_put(json->out, ": ", 2, err);
+    }
+    char *start = pc_buf_reserve(json->out, name.len + sizeof ", \"\": ", err);
+    char *to = start;
+    if (to == NULL) {
         return -1;
     }
-    of(sink)->after_key = true;
-    return pc_buf_put(of(sink)->out, ": ", 2, err);
+    if (take_comma(json)) {
+        *to++ = ',';
+        *to++ = ' ';
+    }
+    *to++ = '"';
+    if (name.len > 0) {
+        memcpy(to, name.ptr, name.len);
+    }
+    to += name.len;
+    *to++ = '"';
+    *to++ = ':';
+    *to++ = ' ';
+    pc_buf_commit(json->out, (size_t)(to - start));
+    json->after_key = true;
+    return 0;
 }
 
 static int

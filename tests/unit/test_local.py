@@ -108,6 +108,23 @@ def test_promise_tells_when_it_is_kept() -> None:
     assert maybe_evaluate(3) == 3
 
 
+def test_delay_of_a_promise_is_that_of_its_object() -> None:
+    class Thing:
+        def delay(self) -> str:
+            return 'mine'
+
+    proxy: Any = PromiseProxy(Thing)
+    assert not proxy.__evaluated__() and proxy.delay() == 'mine' and proxy.__evaluated__()
+    proxy.delay = lambda: 'another'
+    assert proxy.delay() == 'another' and vars(proxy._get_current_object()).keys() == {'delay'}
+    del proxy.delay
+    assert proxy.delay() == 'mine'
+    without: Any = PromiseProxy(lambda: 5)
+    assert not hasattr(without, 'delay')
+    with pytest.raises(AttributeError, match="'int' object has no attribute 'delay'"):
+        without.delay  # noqa: B018
+
+
 def test_promise_that_failed_is_tried_again() -> None:
     answers: list[Any] = [ValueError('not yet'), 'ready']
 

@@ -84,8 +84,9 @@ class Producer:
     config keys: scheme, host, port, vhost (sqlite: path), user, password, login_method, ssl (None or dict of ca_file,
     ca_path, cert_file, key_file, key_password, ciphers, server_name, verify, check_hostname), heartbeat, connect_timeout,
     client_name, publish_timeout, window, confirm (0/1/2), synchronous, hub (Hub); for Redis also sentinel (None or dict of
-    hosts ("host:port;host:port"), master_name, user, password, ssl)."""
-    def __new__(cls, config: Mapping[str, Any], /) -> Self: ...
+    hosts ("host:port;host:port"), master_name, user, password, ssl).
+    notice(level, text): what is to be logged, messages that were refused above all; called by a later method, with the GIL."""
+    def __new__(cls, config: Mapping[str, Any], notice: Callable[[int, str], object] | None = None, /) -> Self: ...
     def connect(self, timeout: float | None, /) -> None: ...
     def send(
         self, template: TaskTemplate, task_id: str | None, args: Sequence[Any], kwargs: Mapping[str, Any],

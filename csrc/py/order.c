@@ -10,6 +10,7 @@
 #include "wire/embed.h"
 #include "wire/proto2.h"
 
+#define SPARE_MAX 4  // as many threads send at a time without allocating
 #define KEEP ((size_t)64 << 10)  // a larger buffer is not kept for the next message
 
 enum { TASK, EXCHANGE, ROUTING_KEY, ORIGIN, TEXTS };
@@ -119,6 +120,45 @@ py_scratch_free(py_scratch *scratch)
         pc_buf_fini(&scratch->kwargsrepr);
         pc_free(scratch);
     }
+}
+
+py_scratch *
+py_scratch_take(py_scratches *scratches)
+{
+    py_scratch *scratch = scratches->spare;
+    if (scratch == NULL) {
+        scratch = py_scratch_new();
+        if (scratch == NULL) {
+            PyErr_NoMemory();
+        }
+        return scratch;
+    }
+    scratches->spare = scratch->next;
+    scratches->n--;
+    return scratch;
+}
+
+void
+py_scratch_give_back(py_scratches *scratches, py_scratch *scratch)
+{
+    if (scratches->n == SPARE_MAX) {
+        py_scratch_free(scratch);
+        return;
+    }
+    scratch->next = scratches->spare;
+    scratches->spare = scratch;
+    scratches->n++;
+}
+
+void
+py_scratches_fini(py_scratches *scratches)
+{
+    while (scratches->spare != NULL) {
+        py_scratch *next = scratches->spare->next;
+        py_scratch_free(scratches->spare);
+        scratches->spare = next;
+    }
+    scratches->n = 0;
 }
 
 static void

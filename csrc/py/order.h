@@ -21,6 +21,17 @@ typedef struct py_scratch {
 py_scratch *py_scratch_new(void);
 void py_scratch_free(py_scratch *scratch);
 
+/* Those of a producer that are not in use; with the GIL only. */
+typedef struct py_scratches {
+    py_scratch *spare;
+    int n;
+} py_scratches;
+
+/* NULL with an exception. */
+py_scratch *py_scratch_take(py_scratches *scratches);
+void py_scratch_give_back(py_scratches *scratches, py_scratch *scratch);
+void py_scratches_fini(py_scratches *scratches);
+
 /* Arguments of send() */
 enum {
     PY_SEND_TEMPLATE,

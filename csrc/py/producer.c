@@ -8,9 +8,8 @@
 #include "py/delivery.h"
 #include "py/error.h"
 #include "py/message.h"
+#include "py/notices.h"
 #include "py/order.h"
-
-#define SPARE_MAX 4  // as many threads send at a time without allocating
 
 typedef struct py_producer {
     PyObject_HEAD
@@ -20,9 +19,8 @@ typedef struct py_producer {
     double connect_timeout;
     double publish_timeout;
     bool closed;
-    // -- touched with the GIL only
-    py_scratch *spare;
-    int spares;
+    py_scratches scratches;
+    py_notices notices;
 } py_producer;
 
 static py_producer *
@@ -65,7 +63,7 @@ create(py_producer *self, PyObject *mapping)
     self->lenders = Py_XNewRef(config.lenders);
     broker.interrupted = PyInterpreterState_Get() == PyInterpreterState_Main() ? interrupted : NULL;
     Py_BEGIN_ALLOW_THREADS
-    self->producer = ops->create(&broker, NULL, &err);
+    self->producer = ops->create(&broker, py_notices_log(&self->notices), &err);
     Py_END_ALLOW_THREADS
     if (self->producer == NULL) {
         py_raise(self->state, &err);
@@ -84,7 +82,8 @@ producer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_TypeError, "Producer() takes no keyword arguments");
         return NULL;
     }
-    if (py_arity("Producer", PyTuple_GET_SIZE(args), 1) < 0) {
+    PyObject *mapping, *notice = Py_None;
+    if (!PyArg_UnpackTuple(args, "Producer", 1, 2, &mapping, &notice)) {
         return NULL;
     }
     PyObject *self = type->tp_alloc(type, 0);
@@ -92,7 +91,7 @@ producer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     of(self)->state = py_state_of_type(type);
-    if (create(of(self), PyTuple_GET_ITEM(args, 0)) < 0) {
+    if (py_notices_init(&of(self)->notices, notice) < 0 || create(of(self), mapping) < 0) {
         Py_CLEAR(self);
     }
     return self;
@@ -109,11 +108,8 @@ producer_dealloc(PyObject *obj)
         producer->ops->destroy(producer);
         Py_END_ALLOW_THREADS
     }
-    while (self->spare != NULL) {
-        py_scratch *next = self->spare->next;
-        py_scratch_free(self->spare);
-        self->spare = next;
-    }
+    py_scratches_fini(&self->scratches);
+    py_notices_fini(&self->notices);
     Py_CLEAR(self->lenders);
     type->tp_free(obj);
     Py_DECREF(type);
@@ -135,36 +131,9 @@ begin(py_producer *self, const char *function, Py_ssize_t nargs, Py_ssize_t want
 static PyObject *
 finish(py_producer *self, int rc, const pc_err *err)
 {
+    py_notices_pass(&self->notices);
     // A handler may have raised although all is done.
     return rc < 0 || PyErr_Occurred() ? py_raise(self->state, err) : Py_NewRef(Py_None);
-}
-
-static py_scratch *
-take_scratch(py_producer *self)
-{
-    py_scratch *scratch = self->spare;
-    if (scratch == NULL) {
-        scratch = py_scratch_new();
-        if (scratch == NULL) {
-            PyErr_NoMemory();
-        }
-        return scratch;
-    }
-    self->spare = scratch->next;
-    self->spares--;
-    return scratch;
-}
-
-static void
-give_back(py_producer *self, py_scratch *scratch)
-{
-    if (self->spares == SPARE_MAX) {
-        py_scratch_free(scratch);
-        return;
-    }
-    scratch->next = self->spare;
-    self->spare = scratch;
-    self->spares++;
 }
 
 /* ------------------------------------------------------------------ publishing */
@@ -180,6 +149,7 @@ publish(py_producer *self, const pc_message *message, bool mandatory, pc_wall du
     rc = producer->ops->publish(producer, message, mandatory, due, has_due, deadline, &err);
     Py_END_ALLOW_THREADS
     self->state->published += rc == 0;
+    py_notices_pass(&self->notices);
     if (rc < 0) {
         py_raise(self->state, &err);
     }
@@ -208,12 +178,12 @@ producer_send(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
     if (begin(self, "send", nargs, PY_SEND_COUNT) < 0) {
         return NULL;
     }
-    py_scratch *scratch = take_scratch(self);
+    py_scratch *scratch = py_scratch_take(&self->scratches);
     if (scratch == NULL) {
         return NULL;
     }
     PyObject *id = send_with(self, args, scratch);
-    give_back(self, scratch);
+    py_scratch_give_back(&self->scratches, scratch);
     return id;
 }
 
@@ -337,6 +307,7 @@ producer_unconfirmed(PyObject *obj, PyObject *ignored)
         Py_BEGIN_ALLOW_THREADS
         count = producer->ops->unconfirmed(producer);
         Py_END_ALLOW_THREADS
+        py_notices_pass(&self->notices);
     }
     return PyLong_FromSize_t(count);
 }

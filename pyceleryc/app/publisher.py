@@ -5,6 +5,7 @@ Kombu's producers serve the transports without a C driver; see :mod:`pyceleryc.a
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 import time
@@ -20,6 +21,8 @@ from pyceleryc.app.batch import Batching
 from pyceleryc.app.drivers import failover, queue_config
 
 __all__ = ('Publisher', 'RetryPolicy')
+
+logger = logging.getLogger('celery.app.publisher')
 
 #: Seconds that closing waits for confirms.
 CLOSE_TIMEOUT = 5.0
@@ -102,7 +105,7 @@ class Publisher(Batching):
             return found
         with self._lock:
             if self.current is None:
-                self.current = _core.Producer(self.config)
+                self.current = _core.Producer(self.config, _notice)
             return self.current
 
     def new_core_batch(self) -> Any:
@@ -257,6 +260,10 @@ class Publisher(Batching):
         for old in (*left, core):
             if old is not None:
                 old.abandon()
+
+
+def _notice(level: int, text: str) -> None:
+    logger.log(level, '%s', text)
 
 
 def _before_fork() -> None:

@@ -158,8 +158,13 @@ class Hooks:
 
     def flush(self) -> None:
         producer = self.app.amqp.producer
-        if producer is not None and producer.unconfirmed():
-            producer.flush(None)
+        try:
+            if producer is not None and producer.unconfirmed():
+                producer.flush(None)
+        except (_core.ConnectionLost, _core.Timeout, _core.WindowFull) as exc:
+            logger.error("What a task has published may be lost: %s", exc)
+        except _core.CoreError as exc:  # one was refused: the publisher has said so
+            logger.debug("Publishing: %s", exc)
 
     def now_iso(self) -> str:
         return self.app.now().isoformat()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from embedding import embedded, remove_names, take_names
 from relay import Relay
 
 from pyceleryc import Celery, _core
@@ -149,3 +150,46 @@ def test_producer_that_ends_in_the_child(apps: Any) -> None:
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     producer.close(None)
+
+
+def test_what_the_broker_refuses_is_logged(amqp_url: str, unique: Callable[[str], str], caplog: pytest.LogCaptureFixture) -> None:
+    """A message for an exchange that is not there, one for a queue that is not: the next use of the publisher tells."""
+    app = Celery('unattended', broker=amqp_url, set_as_current=False)
+    producer = app.amqp.producer
+    try:
+        producer.publish('no-such-exchange', 'k', b'', {}, {}, False, None, None)
+        producer.publish('', unique('no-such-queue'), b'', {}, {}, True, None, None)
+        wait_until(lambda: producer.unconfirmed() == 0 and len(caplog.records) == 2)
+        refused, returned = caplog.records
+        assert refused.levelname == 'ERROR' and "no exchange 'no-such-exchange'" in refused.getMessage()
+        assert returned.levelname == 'WARNING' and 'NO_ROUTE' in returned.getMessage()
+        with pytest.raises(_core.CoreError, match='no-such-exchange'):
+            producer.flush(None)
+    finally:
+        app.close()
+
+
+@pytest.mark.filterwarnings('error::pytest.PytestUnraisableExceptionWarning')
+@pytest.mark.parametrize('acks_late', [False, True])
+def test_what_a_task_has_sent_in_vain_is_logged(
+        amqp_url: str, unique: Callable[[str], str], caplog: pytest.LogCaptureFixture, acks_late: bool) -> None:
+    app = Celery('unattended', broker=amqp_url, set_as_current=False)
+    queue = unique('unattended')
+    take_names(app, queue)
+
+    @app.task(acks_late=acks_late, shared=False)
+    def send() -> None:
+        app.amqp.producer.flush(None)  # of the message of this task: what is under way when another is refused is sent again
+        app.send_task('t.nothing', exchange='no-such-exchange', routing_key='k')
+
+    def told() -> list[str]:
+        return [record.getMessage() for record in caplog.records if 'no-such-exchange' in record.getMessage()]
+
+    try:
+        with embedded(app, pool='solo'):
+            send.delay()
+            wait_until(lambda: told() != [])
+        assert len(told()) == 1 and told()[0].startswith('A message was refused and is lost: ')
+    finally:
+        app.close()
+        remove_names(amqp_url, queue)

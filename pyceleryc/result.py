@@ -432,18 +432,23 @@ class EagerResult(AsyncResult):
         """Return the value, or raise the exception of a failed task if *propagate* is true."""
         if disable_sync_subtasks:
             assert_will_not_block()
-        if propagate and self.state in states.PROPAGATE_STATES:
-            raise _as_exception(self._result)
-        return self._result
+        value = self.maybe_throw(propagate=propagate)
+        # What was ignored or rejected has no value; the exception says how the task asked for that.
+        return value if self.state == states.SUCCESS or self.state in states.PROPAGATE_STATES else None
+
+    def ready(self) -> bool:
+        """Tell that the task is done, whatever it has asked for: there will be no other result."""
+        return True
 
     wait = get  # type: ignore[assignment]
 
     def maybe_throw(self, propagate: bool = True, callback: Any = None) -> Any:
         """Return the value, or raise the exception."""
-        value = self.get(propagate=propagate, disable_sync_subtasks=False)
+        if propagate and self.state in states.PROPAGATE_STATES:
+            raise _as_exception(self._result)
         if callback is not None:
-            callback(self.id, value)
-        return value
+            callback(self.id, self._result)
+        return self._result
 
     maybe_reraise = maybe_throw
 

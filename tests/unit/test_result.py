@@ -12,7 +12,7 @@ import pytest
 
 from pyceleryc import states
 from pyceleryc.app.base import Celery
-from pyceleryc.exceptions import ChordError, IncompleteStream, TimeoutError
+from pyceleryc.exceptions import ChordError, Ignore, IncompleteStream, TimeoutError
 from pyceleryc.result import (
     AsyncResult,
     EagerResult,
@@ -136,6 +136,14 @@ def test_names_that_stores_of_others_use(app: Celery, done: Callable[..., AsyncR
     assert caching.AsyncResult(good.id).get(timeout=5) == 1 and caching.backend.is_cached(good.id)
 
 
+@pytest.mark.parametrize("state", [states.IGNORED, states.REJECTED])
+def test_eager_task_without_a_result(state: str) -> None:
+    """Nothing comes after it, so who waits for it gets None at once."""
+    result = EagerResult("e", Ignore("why"), state)
+    assert result.ready() and result.get() is None and result.get(propagate=False) is None
+    assert (result.state, result.successful(), result.failed(), repr(result.result)) == (state, False, False, "Ignore('why')")
+
+
 def test_the_cache_is_for_ready_results(app: Celery, unique: Callable[[str], str]) -> None:
     """T-204"""
     result = app.AsyncResult(unique("id"))
@@ -243,7 +251,8 @@ def test_eager() -> None:
     with pytest.raises(KeyError):
         bad.get()
     assert isinstance(bad.get(propagate=False), KeyError) and bad.traceback == "tb" and bad.failed()
-    assert EagerResult("c", KeyError("x"), states.RETRY).get().args == ("x",)
+    again = EagerResult("c", KeyError("x"), states.RETRY)
+    assert again.get() is None and again.result.args == again.maybe_throw().args == ("x",)
     assert GroupResult("g", [good, EagerResult("d", 6, states.SUCCESS)]).get() == [5, 6]
     good.revoke()
     assert good.state == states.REVOKED

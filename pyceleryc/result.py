@@ -120,8 +120,22 @@ class AsyncResult(ResultBase):
             propagate=propagate, callback=callback, on_message=on_message)
 
     def _maybe_reraise_parent_error(self) -> None:
-        for node in reversed(list(self._parents())):
-            node.maybe_throw()
+        parents = list(self._parents())
+        pending = self._read_at_once(parents)
+        for node in reversed(parents):
+            if node.id not in pending:
+                node.maybe_throw()
+
+    def _read_at_once(self, nodes: list[Any]) -> set[str]:
+        """Fetch results of *nodes*, if the store can read many; return the ids of those that are not ready."""
+        unknown = {node.id: node for node in nodes
+                   if isinstance(node, AsyncResult) and node._cache is None and node.backend is self.backend}
+        metas = self.backend.ready_metas(list(unknown)) if len(unknown) > 1 else None
+        if metas is None:
+            return set()
+        for task_id, meta in metas.items():
+            unknown.pop(task_id)._maybe_set_cache(meta)
+        return set(unknown)
 
     def _parents(self) -> Iterator[Any]:
         node = self.parent

@@ -255,6 +255,13 @@ pc_loop_defer(pc_loop *loop, pc_defer *defer)
 }
 
 void
+pc_loop_defer_next(pc_loop *loop, pc_defer *defer)
+{
+    pc_link_remove(&defer->link);
+    pc_list_put_front(&loop->defers, &defer->link);
+}
+
+void
 pc_loop_undefer(pc_loop *loop, pc_defer *defer)
 {
     (void)loop;

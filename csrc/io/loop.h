@@ -61,6 +61,8 @@ void pc_loop_clear_timer(pc_loop *loop, pc_timer *timer);
 void pc_defer_init(pc_defer *defer, void (*run)(void *ctx), void *ctx);
 /* Runs once at the start of the next prepare(); adding twice is one. Cannot fail. */
 void pc_loop_defer(pc_loop *loop, pc_defer *defer);
+/* The same, before all that is deferred already: for what somebody idle waits for. */
+void pc_loop_defer_next(pc_loop *loop, pc_defer *defer);
 void pc_loop_undefer(pc_loop *loop, pc_defer *defer);
 /* Runs at the beginning of every prepare() and dispatch(), before what was deferred or found, until undeferred: for who has
  * to know first that the loop stood still, before stale news is acted on. May undefer itself. */

@@ -110,7 +110,7 @@ pc_intake_place(pc_worker *worker, pc_job *job)
         limit_rate(worker, job);
     } else {
         pc_worker_list(worker, job, PC_JOB_READY, false);
-        pc_loop_defer(worker->loop, &worker->dispatch);
+        pc_loop_defer_next(worker->loop, &worker->dispatch);
     }
 }
 

@@ -14,6 +14,7 @@
 #define GENERATION (CLOSED << 1)
 #define READ_CHUNK 65536
 #define CONFIRM_MS 100  // a producer that lost its connection tries again
+#define NEXT_MS 5       // a confirm alone does not wake a child whose next task comes that soon
 
 bool
 pc_gate_enter(pc_gate *gate, uint64_t seq)
@@ -188,11 +189,12 @@ confirm(pc_child *child)
 {
     const pc_runner *runner = child->runner;
     struct pollfd wait[2] = {{.fd = child->fd, .events = POLLIN}, {.events = POLLIN}};
+    bool soon = true;
     int fd;
 
-    while (runner->confirming != NULL && (fd = runner->confirming(runner->ctx)) >= 0) {
+    for (; runner->confirming != NULL && (fd = runner->confirming(runner->ctx)) >= 0; soon = false) {
         wait[1].fd = fd;
-        int found = poll(wait, 2, CONFIRM_MS);
+        int found = poll(wait, soon ? 1 : 2, soon ? NEXT_MS : CONFIRM_MS);
         if (found < 0 ? errno != EINTR : wait[0].revents != 0) {
             break;
         }

@@ -242,7 +242,7 @@ submit(pc_pool *base, pc_job *job, pc_err *err)
     if (child->jobs_len == 2) {
         pc_slot_watch_progress(child);
     }
-    pc_loop_defer(base->loop, &pool->flush);
+    pc_loop_defer_next(base->loop, &pool->flush);  // a result and an ack may leave later
     if (pool->look.node.place == 0 || pool->look_ns > LOOK_NS) {
         pool->look_ns = LOOK_NS;
         (void)pc_loop_set_timer(base->loop, &pool->look, pc_mono_add(pc_mono_now(), LOOK_NS), NULL);

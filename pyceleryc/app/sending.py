@@ -126,12 +126,13 @@ class Sending:
             return self.thread_oid
         return getattr(self.backend, 'reply_to', None) or self.thread_oid
 
-    def expect_result(self, task_id: str) -> str:
+    def expect_result(self, task_id: str, between: bool = False) -> str:
         """Prepare to receive the result of a task that others will send.
 
+        :param between: more follows in the workflow, and as a rule nobody waits for this one.
         :returns: where it is to be sent to: the ``reply_to`` of the task.
         """
-        if self.backend.wants_task_call:
+        if self.backend.wants_task_call and not (between and self.backend.finds_late):
             self._expect(self.backend, None, task_id)
         return self._reply_to(False)
 

@@ -74,6 +74,8 @@ class Backend(Exceptions, Documents, Marks, Chords):
     thread_safe = False
     #: Has :meth:`on_task_call` something to do?
     wants_task_call = False
+    #: Does who listens only when the result is wanted miss nothing?
+    finds_late = False
     is_async = False
     retry_policy = {'max_retries': 20, 'interval_start': 0, 'interval_step': 1, 'interval_max': 1}
 
@@ -207,6 +209,13 @@ class Backend(Exceptions, Documents, Marks, Chords):
         if self._cache is not None and meta.get('status') in self.READY_STATES:
             self._cache[key] = meta
         return meta
+
+    def ready_metas(self, task_ids: list[str]) -> dict[str, Any] | None:
+        """Return the meta dicts of those tasks that are ready, by id, read at once.
+
+        None: this store has to be asked for one after the other.
+        """
+        return None
 
     def _get_task_meta_for(self, task_id: str) -> Any:
         """Read the meta dict of a task, as :meth:`meta_from_decoded` returns it."""

@@ -16,7 +16,7 @@ from pyceleryc.backends.core import CoreBackend
 from pyceleryc.backends.keyvalue import BaseKeyValueStoreBackend
 from pyceleryc.backends.revokes import KEY as REVOKED_KEY
 from pyceleryc.backends.revokes import RedisRevokes
-from pyceleryc.exceptions import ChordError, ImproperlyConfigured
+from pyceleryc.exceptions import BackendGetMetaError, ChordError, ImproperlyConfigured
 from pyceleryc.result import GroupResult
 from pyceleryc.states import PROPAGATE_STATES, SUCCESS
 
@@ -46,6 +46,7 @@ class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):  # type: ignore[misc]
     """
 
     wants_task_call = True
+    finds_late = True
     reads_many = True
     implements_incr = True
     supports_autoexpire = True
@@ -115,6 +116,15 @@ class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):  # type: ignore[misc]
                     meta = self.decode_result(document)
                     if meta['status'] in self.READY_STATES:
                         yield task_id, meta
+
+    def ready_metas(self, task_ids: list[str]) -> dict[str, Any]:
+        """Return the meta dicts of those tasks that are ready, by id."""
+        self._ensure_not_eager()
+        found: dict[str, Any] = self._retrying(
+            lambda: dict(self.read_many(task_ids)), lambda: BackendGetMetaError('failed to get metas'))
+        for task_id, meta in found.items():
+            self._remember(task_id, meta)
+        return found
 
     # -- keys -----------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from functools import reduce
 from typing import Any
 
 from kombu.utils.functional import is_list, maybe_list
+from kombu.utils.uuid import uuid
 
 from pyceleryc._state import get_current_worker_task
 from pyceleryc.canvas.chord import _chord
@@ -157,7 +158,7 @@ class _chain(Signature):  # noqa: N801  the public name
                     last_task_id, root_id=root_id, group_id=group_id, chord=chord_body,
                     group_index=group_index)
             else:
-                result = step.freeze(root_id=root_id)
+                result = _freeze_between(step, root_id)
             if results:
                 _first_parent(result).parent = results[-1]
             results.append(result)
@@ -249,6 +250,14 @@ def append_step(steps: list[Any], step: Any) -> None:
         last.body = step if last.body is None else join(last.body, step)
     else:
         steps.append(step)
+
+
+def _freeze_between(step: Any, root_id: str | None) -> Any:
+    options = step.options
+    if not step.subtask_type and 'reply_to' not in options:
+        task_id = options.setdefault('task_id', uuid())
+        options['reply_to'] = step.app.expect_result(task_id, between=True)
+    return step.freeze(root_id=root_id)
 
 
 def _only_member(step: Any) -> Any:

@@ -177,15 +177,21 @@ signals(void *ctx)
 }
 
 typedef struct unconfirmed {
-    int fd;             // never readable
+    int fd;
     atomic_int asked;
     int answers;        // so many times there is something
+    pc_mono first;      // when it was asked for the first and the last time
+    pc_mono last;
 } unconfirmed;
 
 static int
 confirming(void *ctx)
 {
     unconfirmed *what = ctx;
+    what->last = pc_mono_now();
+    if (atomic_load(&what->asked) == 0) {
+        what->first = what->last;
+    }
     return atomic_fetch_add(&what->asked, 1) < what->answers ? what->fd : -1;
 }
 
@@ -340,6 +346,28 @@ test_child_that_confirms(void)
     }
     PC_ASSERT_INT(close_pipe(&at), 0);
     PC_ASSERT(atomic_load(&what.asked) > what.answers);
+    close(pair[0]);
+    close(pair[1]);
+}
+
+/* The next task may come within a moment: until then a confirm waits. */
+void
+test_confirm_does_not_wake_a_busy_child(void)
+{
+    pipe_end at;
+    pc_up_frame up;
+    int pair[2];
+    PC_ASSERT_INT(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    PC_ASSERT_INT(write(pair[1], "x", 1), 1);
+    unconfirmed what = {.fd = pair[0], .answers = 1};
+
+    open_pipe_with(&at, 0, confirming, &what);
+    read_fully(at.fd, &up, sizeof up);
+    while (atomic_load(&what.asked) < 2) {
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    }
+    PC_ASSERT_INT(close_pipe(&at), 0);
+    PC_ASSERT(what.last.ns - what.first.ns >= 4 * PC_NS_PER_MS, "%lld ns", (long long)(what.last.ns - what.first.ns));
     close(pair[0]);
     close(pair[1]);
 }

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -253,6 +254,44 @@ test_loop_timer_set_to_now_by_itself_lets_the_turn_end(void)
     PC_ASSERT_INT(pc_loop_step(loop, never, NULL), 1);
     PC_ASSERT_INT(pc_loop_step(loop, never, NULL), 1);
     pc_loop_clear_timer(loop, &p.timer);
+    pc_loop_free(loop);
+}
+
+typedef struct ordered {
+    pc_defer defer;
+    pc_loop *loop;
+    struct ordered *follows;  // deferred next by this one
+    char name;
+    char *said;
+} ordered;
+
+static void
+say(void *ctx)
+{
+    ordered *o = ctx;
+    *strchr(o->said, '\0') = o->name;
+    if (o->follows != NULL) {
+        pc_loop_defer_next(o->loop, &o->follows->defer);
+    }
+}
+
+void
+test_loop_defer_next_is_before_the_others(void)
+{
+    char said[8] = "";
+    ordered all[4];
+    pc_loop *loop = new_loop();
+    for (int i = 0; i < 4; i++) {
+        all[i] = (ordered){.loop = loop, .name = (char)('a' + i), .said = said};
+        pc_defer_init(&all[i].defer, say, &all[i]);
+    }
+    all[2].follows = &all[3];
+    pc_loop_defer(loop, &all[0].defer);
+    pc_loop_defer(loop, &all[1].defer);
+    pc_loop_defer(loop, &all[2].defer);
+    pc_loop_defer_next(loop, &all[2].defer);
+    (void)pc_loop_prepare(loop, PC_MONO_NEVER);
+    PC_ASSERT_STR(said, "cdab");
     pc_loop_free(loop);
 }
 

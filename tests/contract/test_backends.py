@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 from kombu.exceptions import EncodeError
 
 import stores
-from pyceleryc import states
+from pyceleryc import chain, states
 from pyceleryc.app.base import Celery
 from pyceleryc.app.context import Context
 from pyceleryc.backends.core import REREAD
@@ -549,6 +550,52 @@ def test_results_that_are_dropped_are_not_listened_for(app: Celery) -> None:
         app.backend.on_task_call(None, id)
         app.AsyncResult(id)
     assert not app.backend.core.announced
+
+
+@pytest.mark.parametrize("kind", [*CORE, *RPC, *REPLIES])
+def test_the_middle_of_a_chain(app: Celery) -> None:
+    """Stores that keep results are not listened to for those that nobody waits for; and who waits after all gets them."""
+    work = app.task(name="t.work", shared=False)(lambda *args: None)
+    last = chain(work.s(), work.s(), work.s()).freeze()
+    announced = app.backend.core.announced
+    assert announced == ({last.id} if app.backend.finds_late else {last.id, last.parent.id, last.parent.parent.id}
+                         if app.backend.wants_task_call else set())
+    timer = later(0.3, store, app, last.parent.id, 2)
+    assert last.parent.get(timeout=10) == 2
+    timer.join()
+
+
+@pytest.mark.parametrize("kind", KEEPING)
+def test_the_first_error_of_a_chain(app: Celery) -> None:
+    """It is found among many parents, also among those of which the results are known or will come."""
+    ids = [str(uuid.uuid4()) for _ in range(6)]
+    results = [app.AsyncResult(id) for id in ids]
+    for before, after in pairwise(results):
+        after.parent = before
+    store(app, ids[0], 1)
+    assert results[0].get(timeout=10) == 1
+    store(app, ids[1], 2)
+    with pytest.raises(TimeoutError):
+        results[-1].get(timeout=0.2)
+    assert results[1].result == 2
+    store(app, ids[2], ValueError("first"), states.FAILURE)
+    store(app, ids[3], KeyError("then"), states.FAILURE)
+    with pytest.raises(ValueError, match="first"):
+        results[-1].get(timeout=10)
+
+
+@pytest.mark.parametrize("kind", ["redis"])
+def test_many_parents_are_read_at_once(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [app.AsyncResult(str(uuid.uuid4())) for _ in range(20)]
+    for before, after in pairwise(results):
+        after.parent = before
+    asked: list[str] = []
+    original = type(app.backend)._get_task_meta_for
+    monkeypatch.setattr(type(app.backend), "_get_task_meta_for",
+                        lambda backend, task_id: asked.append(task_id) or original(backend, task_id))
+    store(app, results[-1].id, 3)
+    assert results[-1].get(timeout=10) == 3
+    assert asked == [results[-1].id]
 
 
 @pytest.mark.parametrize("kind", REPLIES)

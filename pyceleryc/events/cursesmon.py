@@ -95,7 +95,7 @@ class CursesMonitor:
     def _line(self, y: int, text: str, style: int) -> None:
         height, width = self.win.getmaxyx()
         if 0 <= y < height:
-            self.win.addnstr(y, 0, text, width - 1, style)
+            self.win.addnstr(y, 0, text.replace('\0', ' '), width - 1, style)
 
     def _row(self, uuid: str, task: Any, width: int) -> str:
         worker = task.worker.hostname if task.worker is not None else ''
@@ -144,7 +144,7 @@ class CursesMonitor:
         """Show where it failed."""
         task = self._selected()
         if task is not None:
-            self._page('Traceback', (task.traceback or 'There is none.').split('\n'))
+            self._page('Traceback', str(task.traceback or 'There is none.').split('\n'))
 
     def show_result(self) -> None:
         """Show its result."""

@@ -35,10 +35,11 @@ class Dumper:
         print(msg, file=self.out, flush=True)
 
     def on_event(self, ev: Mapping[str, Any]) -> None:
-        """Print an event."""
+        """Print an event; a program's own may lack what those of workers have."""
         fields = dict(ev)
-        timestamp = datetime.fromtimestamp(fields.pop('timestamp'), timezone.utc).replace(tzinfo=None)
-        type_, hostname = fields.pop('type').lower(), fields.pop('hostname')
+        when = fields.pop('timestamp', None) or fields.get('local_received') or 0
+        timestamp = datetime.fromtimestamp(when, timezone.utc).replace(tzinfo=None)
+        type_, hostname = fields.pop('type').lower(), fields.pop('hostname', None)
         if type_.startswith('task-'):
             self.format_task_event(hostname, timestamp, type_, self._task(type_, fields), fields)
             return
@@ -46,7 +47,7 @@ class Dumper:
         self.say(f'{hostname} [{timestamp}] {humanize_type(type_)}{": " if shown else ""}{shown}')
 
     def _task(self, type_: str, fields: dict[str, Any]) -> str:
-        uuid = fields.pop('uuid')
+        uuid = fields.pop('uuid', None)
         if type_ in ('task-received', 'task-sent'):
             shown = (f'{fields.pop("name", None)}({uuid}) args={fields.pop("args", None)} '
                      f'kwargs={fields.pop("kwargs", None)}')

@@ -28,6 +28,8 @@ logger = logging.getLogger('celery.events')
 _TYPES: dict[str, Any] = {
     'hostname': str, 'uuid': str, 'name': str, 'root_id': str, 'parent_id': str, 'timestamp': (int, float), 'utcoffset': (int, float), 'freq': (int, float), 'clock': int,
 }
+#: Of numbers that become times: up to the year 9999.
+_RANGES = {'timestamp': (0, 253402214400), 'utcoffset': (-26, 26)}
 
 
 def check_event(event: Any) -> None:
@@ -40,6 +42,9 @@ def check_event(event: Any) -> None:
     for name, wanted in _TYPES.items():
         value = event.get(name)
         if value is not None and not isinstance(value, wanted):
+            raise ValueError(f'{name} is {value!r:.100}')
+        low, high = _RANGES.get(name, (0, 0))
+        if value is not None and high and not low <= value <= high:
             raise ValueError(f'{name} is {value!r:.100}')
 
 

@@ -542,7 +542,7 @@ class State:
 #: Fields that are not of the worker or task itself.
 _ENVELOPE = frozenset({'type', 'hostname', 'timestamp', 'local_received', 'utcoffset'})
 #: What an event cannot say of a task: its links, and what the class defines.
-_NOT_FIELDS = _ENVELOPE | {'uuid', 'worker', 'children', 'cluster_state'} | {
+_NOT_FIELDS = _ENVELOPE | {'uuid', 'state', 'worker', 'children', 'cluster_state'} | {
     name for name in dir(Task) if callable(getattr(Task, name)) or isinstance(getattr(Task, name), property)}
 
 

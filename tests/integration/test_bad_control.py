@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import time
@@ -15,6 +16,7 @@ from embedding import embedded
 from kombu import Connection
 
 from pyceleryc import Celery
+from pyceleryc.events.dumper import Dumper
 from pyceleryc.worker.worker import WorkController
 
 NODE = "victim@here"
@@ -132,6 +134,12 @@ EVENTS: list[Any] = [
     {"type": "task-succeeded", "uuid": "odd", "hostname": "x@y", "clock": 2, "timestamp": 2, "runtime": "long", "name": ["x"], "root_id": {}},
     {"type": "worker-heartbeat", "hostname": "x@y", "clock": 1, "timestamp": 1, "event": 5, "heartbeats": "x", "alive": 1},
     {"type": "worker-elect-ack", "hostname": ["a"], "id": []}, {"type": "worker-odd-name", "hostname": "x@y", "clock": 1, "timestamp": 1},
+    {"type": "task-own"}, {"type": "worker-heartbeat", "hostname": "x@y"}, {"type": "own"},
+    *({"type": "task-received", "hostname": "x@y", "uuid": "odd", "clock": 3, "timestamp": when, "utcoffset": offset}
+      for when, offset in ((1e20, 0), (-1e12, 0), (float("nan"), 0), (float("inf"), 0), (1, 1e300))),
+    {"type": "task-succeeded", "uuid": "late", "hostname": "x@y", "clock": 5, "timestamp": 5},
+    {"type": "task-started", "uuid": "late", "hostname": "x@y", "clock": 4, "timestamp": 4, "state": []},
+    {"type": "task-failed", "uuid": "late", "hostname": "x@y", "clock": 6, "timestamp": 6},
 ]
 
 
@@ -152,8 +160,11 @@ def test_a_receiver_survives_them(world: World) -> None:
     state = world.app.events.State()
     seen: list[Any] = []
 
+    dumper = Dumper(io.StringIO())
+
     def take(event: Any) -> None:
         seen.append(event)
+        dumper.on_event(event)
         state.event(event)
 
     with world.app.connection_for_read() as connection:

@@ -63,10 +63,13 @@ on_start(pc_amqp_conn *conn, const pc_amqp_method *m, pc_err *err)
     return 0;
 }
 
+/* Of a loop that stands still while a task runs, the broker would think that it is gone, and give the task to
+ * the next: that connection has the kernel's keep-alive only. */
 static uint16_t
 agree_heartbeat(const pc_amqp_conn *conn, uint16_t theirs)
 {
-    double ours = conn->config->heartbeat > 0 ? ceil(conn->config->heartbeat) : 0;
+    const pc_broker_config *config = conn->config;
+    double ours = config->heartbeat > 0 && !config->stalls ? ceil(config->heartbeat) : 0;
     return ours < (double)theirs ? (uint16_t)ours : theirs;
 }
 

@@ -16,6 +16,7 @@
 #define EPOCH_SHIFT 48
 #define TAG_MASK ((UINT64_C(1) << EPOCH_SHIFT) - 1)
 #define QOS_MAX 65535u
+#define SILENT_TIMEOUT_MS 60000  // of a connection without heartbeats
 
 typedef pc_amqp_consumer consumer;
 typedef pc_amqp_source source;
@@ -363,6 +364,7 @@ create(const pc_broker_config *config, pc_loop *loop, const pc_source_hooks *hoo
         destroy(&src->base);
         return NULL;
     }
+    src->conn.user_timeout_ms = config->stalls ? SILENT_TIMEOUT_MS : 0;
     init_park(src);
     return &src->base;
 }

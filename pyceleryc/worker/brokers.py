@@ -19,10 +19,14 @@ _MOVABLE = (frozenset({"amqp", "amqps"}), frozenset({"redis"}))
 
 
 class Brokers:
-    """`url` is that of the broker in use, `core_config` its configuration of `_core.Worker`."""
+    """`url` is that of the broker in use, `core_config` its configuration of `_core.Worker`.
 
-    def __init__(self, app: Celery) -> None:
+    :param stalls: tasks run in the worker's loop (solo): it may be silent for long.
+    """
+
+    def __init__(self, app: Celery, stalls: bool = False) -> None:
         self.app = app
+        self.stalls = stalls
         self.urls = broker_urls(app.conf.broker_read_url)
         self.url = self.urls[0]
         if len(self.urls) > 1 and not any(kind.issuperset(map(scheme_of, self.urls)) for kind in _MOVABLE):
@@ -34,7 +38,7 @@ class Brokers:
     def core_config(self) -> dict[str, Any] | None:
         """None without a C driver for this broker."""
         config = self.app.amqp.core_config(self.url, role="read")
-        return None if config is None else {**config, "heartbeat": self.app.conf.broker_heartbeat}
+        return None if config is None else {**config, "heartbeat": self.app.conf.broker_heartbeat, "stalls": self.stalls}
 
     def next(self) -> dict[str, Any] | None:
         """The configuration of the broker to try now; None if there is only one."""

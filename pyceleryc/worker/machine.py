@@ -109,7 +109,7 @@ class Machine(Steering):
         self.max_tasks_per_child = max_tasks_per_child or app.conf.worker_max_tasks_per_child
         self.max_memory_per_child = max_memory_per_child or app.conf.worker_max_memory_per_child
         self.feed: Feed | None = None  # where no driver of the core does it
-        self.brokers = Brokers(app)
+        self.brokers = Brokers(app, self.pool == "solo")
         self._init_steering(task_events, heartbeat, autoscale)
         self.news = News(self)
         self.trace_hooks = self._trace_hooks()
@@ -181,7 +181,7 @@ class Machine(Steering):
             consumer_log.warning("--disable-prefetch: with this broker a worker holds a message for each process all the same, "
                                  "unless its tasks are acknowledged late (acks_late).")
         if config is not None:
-            return {**config, "stalls": self.pool == "solo"}
+            return config
         check_transport(self.app)
         self.feed = Feed(self.app, self.queues)
         self.feed.core = _core.Feed(self.feed)

@@ -10,6 +10,7 @@ import pytest
 
 from commands import wait_until
 from fleet import ours
+from marks import ran, wait_all
 from relay import Relay
 
 CANCEL = {"worker_cancel_long_running_tasks_on_connection_loss": True}
@@ -21,6 +22,20 @@ def relay(amqp_url: str) -> Iterator[Relay]:
     made.open()
     yield made
     made.cut()
+
+
+@pytest.mark.limit(60)
+def test_long_task_of_the_solo_pool_keeps_the_connection(amqp_url: str, unique: Callable[[str], str], tmp_path: Path) -> None:
+    """Its loop stands still for more than two heartbeats. The broker would close the connection, and give the task out again."""
+    side, marks = ours(), tmp_path / "marks"
+    marks.touch()
+    env = side.env(amqp_url, None, unique("queue"), FLEET_SETTINGS=json.dumps({"broker_heartbeat": 2}), FLEET_MARKS=str(marks))
+    with side.worker(env, "-P", "solo", "--without-mingle", "--without-gossip") as worker:
+        side.client("result = tasks.late.delay(1, 9).id and tasks.late.delay(2).id", env)
+        wait_all(marks, 2, 30)
+        assert "Connection to broker lost" not in worker.text()
+    assert ran(marks) == {1: 1, 2: 1}
+    side.client("tasks.app.amqp.producer.remove(tasks.app.conf.task_default_queue, 5.0); result = 0", env)
 
 
 @pytest.mark.parametrize("settings, task, cancelled", [(CANCEL, "late_hold", True), (CANCEL, "hold", False), ({}, "late_hold", False)])

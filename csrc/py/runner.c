@@ -12,10 +12,17 @@ static void
 run(void *ctx, pc_slice frame, pc_outcome *outcome, pc_buf *memory)
 {
     py_worker *self = ctx;
-    PyGILState_STATE gil = PyGILState_Ensure();
+    bool in_loop = self->child == NULL && PyThread_get_thread_ident() == self->owner;  // the solo pool
 
+    if (in_loop) {
+        py_worker_sleeping(self, true);
+    }
+    PyGILState_STATE gil = PyGILState_Ensure();
     py_tracer_run(self->tracer, frame, outcome, memory);
     PyGILState_Release(gil);
+    if (in_loop) {
+        py_worker_sleeping(self, false);
+    }
 }
 
 static pid_t

@@ -5,9 +5,67 @@
 
 #include "py/attach.h"
 #include "py/control.h"
-#include "py/emit.h"
 #include "py/error.h"
+#include "py/guard.h"
 #include "py/settings.h"
+
+/* --- one thread at a time ----------------------------------------------- */
+
+/* Without the GIL. */
+static void
+lock(py_worker *self)
+{
+    if (getpid() == self->pid) {
+        (void)pthread_mutex_lock(&self->lock);
+    }
+}
+
+static void
+unlock(py_worker *self)
+{
+    if (getpid() == self->pid) {
+        (void)pthread_mutex_unlock(&self->lock);
+    }
+}
+
+void
+py_worker_hold(py_worker *self)
+{
+    if (getpid() == self->pid && pthread_mutex_trylock(&self->lock) != 0) {
+        Py_BEGIN_ALLOW_THREADS
+        lock(self);
+        Py_END_ALLOW_THREADS
+    }
+}
+
+void
+py_worker_let_go(py_worker *self)
+{
+    unlock(self);
+}
+
+void
+py_worker_sleeping(void *ctx, bool yes)
+{
+    (yes ? unlock : lock)(ctx);
+}
+
+static int
+init_lock(py_worker *self)
+{
+    pthread_mutexattr_t attributes;
+
+    self->pid = getpid();
+    if (pthread_mutexattr_init(&attributes) != 0) {
+        return -1;
+    }
+    int rc = pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_RECURSIVE);
+    if (rc == 0) {
+        rc = pthread_mutex_init(&self->lock, &attributes);
+    }
+    (void)pthread_mutexattr_destroy(&attributes);
+    return rc == 0 ? 0 : -1;
+}
 
 /* --- life --------------------------------------------------------------- */
 
@@ -40,12 +98,19 @@ make(PyTypeObject *type, PyObject *config, PyObject *tracer, PyObject *hooks)
     }
     self->state = py_state_of_type(type);
     pc_link_init(&self->attached);
+    if (init_lock(self) < 0) {
+        PyErr_NoMemory();
+        type->tp_free(self);
+        Py_DECREF(type);
+        return NULL;
+    }
     self->tracer = Py_NewRef(tracer);
     self->hooks = Py_NewRef(hooks);
     self->config = Py_NewRef(config);
     self->log = (pc_log){(int)py_get_long(config, "log_level", PC_WARNING), write_log, self};
     py_runner_fill(self, &self->runner);
     py_events_fill(self, &events);
+    events.sleeping = py_worker_sleeping;
     py_config_init(&memory, self->state);
     if (py_settings_read(config, &memory, &options) < 0) {
         goto fail;
@@ -110,19 +175,19 @@ worker_clear(py_worker *self)
 static void
 free_machine(py_worker *self)
 {
+    py_worker_hold(self);
     pc_worker *worker = self->worker;
-
-    if (worker == NULL) {
-        return;
+    if (worker != NULL) {
+        py_attach_clear(self);
+        self->worker = NULL;
+        if (self->wakeup.slot != 0) {
+            pc_loop_unwatch(pc_worker_loop(worker), &self->wakeup);
+        }
+        Py_BEGIN_ALLOW_THREADS
+        pc_worker_free(worker);
+        Py_END_ALLOW_THREADS
     }
-    py_attach_clear(self);
-    self->worker = NULL;
-    if (self->wakeup.slot != 0) {
-        pc_loop_unwatch(pc_worker_loop(worker), &self->wakeup);
-    }
-    Py_BEGIN_ALLOW_THREADS
-    pc_worker_free(worker);
-    Py_END_ALLOW_THREADS
+    py_worker_let_go(self);
 }
 
 static void
@@ -140,6 +205,7 @@ worker_dealloc(py_worker *self)
         PyBuffer_Release(&self->clock);
     }
     PyMem_Free(self->accept);
+    (void)pthread_mutex_destroy(&self->lock);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -167,7 +233,9 @@ start(py_worker *self)
     }
     self->started = true;
     Py_BEGIN_ALLOW_THREADS
+    lock(self);
     rc = pc_worker_start(self->worker, &err);
+    unlock(self);
     Py_END_ALLOW_THREADS
     if (rc < 0) {
         py_raise(self->state, &err);
@@ -198,10 +266,12 @@ turn(py_worker *self, pc_mono until)
         Py_XDECREF(py_worker_call(self, "stopping", "(i)", self->stop_how == PC_STOP_COLD));
     }
     Py_BEGIN_ALLOW_THREADS
+    lock(self);
     if (stop) {
         pc_worker_stop(self->worker, self->stop_how, self->stop_deadline);
     }
     rc = pc_worker_turn(self->worker, until, &err);
+    unlock(self);
     Py_END_ALLOW_THREADS
     if (self->pending != NULL) {
         raise_pending(self);
@@ -342,26 +412,26 @@ static PyMethodDef worker_methods[] = {
     {"wake", (PyCFunction)worker_wake, METH_NOARGS, "Ends the current wait."},
     {"close", (PyCFunction)worker_close, METH_NOARGS, "Frees the machine."},
     {"wakeup_fd", (PyCFunction)worker_wakeup_fd, METH_O, "Wakes up when this descriptor is readable; drains it."},
-    {"add_reader", (PyCFunction)py_worker_add_reader, METH_VARARGS, "Calls back while a descriptor is readable."},
-    {"remove_reader", (PyCFunction)py_worker_remove_reader, METH_O, "Ends that."},
-    {"call_later", (PyCFunction)py_worker_call_later, METH_VARARGS, "Calls back once, after so many seconds."},
-    {"task", (PyCFunction)py_worker_task, METH_VARARGS, "Registers a task or changes its options."},
-    {"add_queue", (PyCFunction)py_worker_add_queue, METH_O, "Consumes another queue."},
-    {"drop_queue", (PyCFunction)py_worker_drop_queue, METH_O, "Stops consuming a queue."},
-    {"revoke", (PyCFunction)py_worker_revoke, METH_VARARGS, "Marks ids revoked."},
-    {"jobs", (PyCFunction)py_worker_jobs, METH_O, "Descriptions of active, reserved or scheduled jobs."},
-    {"stats", (PyCFunction)py_worker_stats, METH_NOARGS, "Counters."},
-    {"redirect", (PyCFunction)py_worker_redirect, METH_O, "Where the next attempt to connect goes."},
-    {"prefetch", (PyCFunction)py_worker_prefetch, METH_O, "Sets the prefetch count."},
-    {"restart_pool", (PyCFunction)py_worker_restart_pool, METH_NOARGS, "Replaces the processes of the pool."},
-    {"resize", (PyCFunction)py_worker_resize, METH_O, "Sets the size of the pool."},
-    {"events_identity", (PyCFunction)py_worker_events_identity, METH_VARARGS, "Who sends events."},
-    {"events_on", (PyCFunction)py_worker_events_on, METH_O, "Are events about tasks wanted?"},
-    {"events_open", (PyCFunction)py_worker_events_open, METH_O, "What events leave through."},
-    {"events_close", (PyCFunction)py_worker_events_close, METH_NOARGS, "No events leave any more."},
-    {"event", (PyCFunction)py_worker_event, METH_VARARGS, "Sends an event."},
-    {"http", (PyCFunction)py_worker_http, METH_VARARGS, "Answers probes and scrapers."},
-    {"want", (PyCFunction)py_worker_want, METH_VARARGS, "Which per-task hooks are called."},
+    {"add_reader", (PyCFunction)py_guarded_add_reader, METH_VARARGS, "Calls back while a descriptor is readable."},
+    {"remove_reader", (PyCFunction)py_guarded_remove_reader, METH_O, "Ends that."},
+    {"call_later", (PyCFunction)py_guarded_call_later, METH_VARARGS, "Calls back once, after so many seconds."},
+    {"task", (PyCFunction)py_guarded_task, METH_VARARGS, "Registers a task or changes its options."},
+    {"add_queue", (PyCFunction)py_guarded_add_queue, METH_O, "Consumes another queue."},
+    {"drop_queue", (PyCFunction)py_guarded_drop_queue, METH_O, "Stops consuming a queue."},
+    {"revoke", (PyCFunction)py_guarded_revoke, METH_VARARGS, "Marks ids revoked."},
+    {"jobs", (PyCFunction)py_guarded_jobs, METH_O, "Descriptions of active, reserved or scheduled jobs."},
+    {"stats", (PyCFunction)py_guarded_stats, METH_NOARGS, "Counters."},
+    {"redirect", (PyCFunction)py_guarded_redirect, METH_O, "Where the next attempt to connect goes."},
+    {"prefetch", (PyCFunction)py_guarded_prefetch, METH_O, "Sets the prefetch count."},
+    {"restart_pool", (PyCFunction)py_guarded_restart_pool, METH_NOARGS, "Replaces the processes of the pool."},
+    {"resize", (PyCFunction)py_guarded_resize, METH_O, "Sets the size of the pool."},
+    {"events_identity", (PyCFunction)py_guarded_events_identity, METH_VARARGS, "Who sends events."},
+    {"events_on", (PyCFunction)py_guarded_events_on, METH_O, "Are events about tasks wanted?"},
+    {"events_open", (PyCFunction)py_guarded_events_open, METH_O, "What events leave through."},
+    {"events_close", (PyCFunction)py_guarded_events_close, METH_NOARGS, "No events leave any more."},
+    {"event", (PyCFunction)py_guarded_event, METH_VARARGS, "Sends an event."},
+    {"http", (PyCFunction)py_guarded_http, METH_VARARGS, "Answers probes and scrapers."},
+    {"want", (PyCFunction)py_guarded_want, METH_VARARGS, "Which per-task hooks are called."},
     {"soft_due", (PyCFunction)py_worker_soft_due, METH_NOARGS,
      "In a pool's child: has the soft limit of the running task passed?"},
     {NULL, NULL, 0, NULL},

@@ -3,6 +3,8 @@
 #ifndef PC_PY_WORKER_H
 #define PC_PY_WORKER_H
 
+#include <pthread.h>
+
 #include "py/state.h"
 #include "work/worker.h"
 
@@ -13,6 +15,8 @@ typedef struct py_worker {
     PyObject *hooks;
     PyObject *pending;       // an exception that has to leave run(), or NULL
     pc_worker *worker;
+    pthread_mutex_t lock;    // recursive; guards the machine. The thread that turns its loop leaves it open while it sleeps
+    pid_t pid;               // who made it: in a fork of it there is nobody else
     pc_log log;
     pc_runner runner;
     const pc_child *child;   // in a pool's child
@@ -31,6 +35,11 @@ typedef struct py_worker {
     bool started;
 } py_worker;
 
+/* With the GIL, which is released for the wait; whoever has both took the lock first. */
+void py_worker_hold(py_worker *self);
+void py_worker_let_go(py_worker *self);
+/* Without the GIL: the thread that turns the loop is busy with something else (`yes`), or back. */
+void py_worker_sleeping(void *self, bool yes);
 /* -1 with an exception when the worker is closed. */
 int py_worker_check_open(py_worker *self);
 

@@ -393,6 +393,23 @@ sooner(const pc_worker *worker, pc_mono until)
     return worker->held_len > 0 && second.ns < until.ns ? second : until;
 }
 
+static int
+step(pc_worker *worker, pc_mono until, pc_err *err)
+{
+    void (*sleeping)(void *ctx, bool yes) = worker->hooks.sleeping;
+    int wait_ms = pc_loop_prepare(worker->loop, until);
+
+    if (sleeping != NULL) {
+        sleeping(worker->hooks.ctx, true);
+    }
+    int rc = pc_loop_wait(worker->loop, wait_ms, err);
+    if (sleeping != NULL) {
+        sleeping(worker->hooks.ctx, false);
+    }
+    (void)pc_loop_dispatch(worker->loop);
+    return rc;
+}
+
 int
 pc_worker_turn(pc_worker *worker, pc_mono until, pc_err *err)
 {
@@ -411,7 +428,7 @@ pc_worker_turn(pc_worker *worker, pc_mono until, pc_err *err)
     if (worker->phase == PC_PHASE_NEW) {
         return pc_fail(err, PC_ESTATE, "start the worker first");
     }
-    if (pc_loop_step(worker->loop, sooner(worker, until), err) < 0) {
+    if (step(worker, sooner(worker, until), err) < 0) {
         return -1;
     }
     watch_clock(worker);

@@ -52,6 +52,8 @@ typedef struct pc_worker_hooks {
     void (*store_failed)(void *ctx, pc_job *job, const pc_err *why);
     void (*store_down)(void *ctx, const pc_err *why, bool up);
     void (*child)(void *ctx, int index, pid_t pid, bool up, const char *how);
+    /* May be NULL. Around each wait of the loop: until it is over (`yes` false) another thread may call the machine's functions. */
+    void (*sleeping)(void *ctx, bool yes);
     void *ctx;
 } pc_worker_hooks;
 

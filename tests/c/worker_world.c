@@ -281,7 +281,7 @@ rig_init(rig *r, const char *pool, int size)
     rig_runner(r);
     r->hooks = (pc_worker_hooks){on_ready, on_down, on_received, on_accepted, on_upgrade, on_bad,
                                  on_lost, on_revoked, on_soft_limit, on_cancelled, on_store_failed,
-                                 on_store_down, on_child, r};
+                                 on_store_down, on_child, NULL, r};
 }
 
 void

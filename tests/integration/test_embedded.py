@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -126,3 +128,44 @@ def test_waiting_in_a_task_is_an_error(pool: str) -> None:
             waits.delay().get(timeout=20)
         assert app.tasks["embedded.add"].delay(1, 2).get(timeout=20) == 3
     app.close()
+
+
+#: In a process of its own: what it is about used to be the end of that.
+OTHER_THREADS = """
+import sys, threading, time
+from embedding import embedded
+from pyceleryc import Celery
+from pyceleryc.worker import state
+
+app = Celery("looked_at", broker="memory://", backend="cache+memory://", set_as_current=False)
+add = app.task(lambda x: x, name="looked_at.same")
+done = threading.Event()
+seen = {"active": 0, "later": 0}
+
+def look(worker):
+    while not done.is_set():
+        seen["active"] += len(list(state.active_requests)) + len(list(state.reserved_requests))
+        worker.machine.core.call_later(0.0, lambda: seen.update(later=seen["later"] + 1))
+        worker.stats
+
+with embedded(app, pool=sys.argv[1], concurrency=2) as worker:
+    threads = [threading.Thread(target=look, args=(worker,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + 4
+    while time.monotonic() < end:
+        results = [add.delay(n) for n in range(100)]
+        assert [result.get(timeout=30) for result in results] == list(range(100))
+    done.set()
+    for thread in threads:
+        thread.join()
+assert seen["active"] and seen["later"], seen
+"""
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads", "prefork"])
+def test_looked_at_from_other_threads(pool: str) -> None:
+    here = str(Path(__file__).parent.parent)
+    run = subprocess.run([sys.executable, "-c", OTHER_THREADS, pool], env={**os.environ, "PYTHONPATH": here},
+                         capture_output=True, text=True, timeout=90)
+    assert run.returncode == 0, run.stderr[-3000:]

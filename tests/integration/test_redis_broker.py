@@ -271,8 +271,8 @@ def test_stopped_solo_worker_is_relieved(env: dict[str, str], marks: Path, task:
             heir.wait_for("hangs or was stopped")
             wait_all(marks, 12 if task == "late" else 11, 30)
             stopped.process.send_signal(signal.SIGCONT)
-            stopped.wait_for("stood still")
-            stopped.wait_for("Connected to")
+            # its loop finds out, or the thread does while the task goes on
+            wait_until(lambda: "stood still" in stopped.text() or "given back the messages of this one" in stopped.text())
             side.client(f"tasks.{task}.delay(12)\nresult = None", env)
             wait_all(marks, 13, 20)
             time.sleep(2)

@@ -10,7 +10,7 @@ from kombu.utils.functional import is_list, maybe_list
 from kombu.utils.uuid import uuid
 
 from pyceleryc._state import get_current_worker_task
-from pyceleryc.canvas.chord import _chord
+from pyceleryc.canvas.chord import _chord, first_parent
 from pyceleryc.canvas.group import group
 from pyceleryc.canvas.signature import Signature, app_of, maybe_signature
 from pyceleryc.canvas.stamping import merged
@@ -160,7 +160,7 @@ class _chain(Signature):  # noqa: N801  the public name
             else:
                 result = _freeze_between(step, root_id)
             if results:
-                _first_parent(result).parent = results[-1]
+                first_parent(result).parent = results[-1]
             results.append(result)
         return steps[::-1], results[::-1]
 
@@ -181,7 +181,7 @@ class _chain(Signature):  # noqa: N801  the public name
             else:
                 result = step.apply((last.get(),), **own)
             if last is not None:
-                _first_parent(result).parent = last
+                first_parent(result).parent = last
             last = result
         return last
 
@@ -263,9 +263,3 @@ def _freeze_between(step: Any, root_id: str | None) -> Any:
 def _only_member(step: Any) -> Any:
     member = maybe_signature(step.tasks[0], app=step._app)
     return member.clone(step.args) if step.args else member
-
-
-def _first_parent(result: Any) -> Any:
-    while result.parent is not None:
-        result = result.parent
-    return result

@@ -182,7 +182,7 @@ class _chord(Signature):  # noqa: N801  the public name
         header = self._header_group()
         result = self.body.freeze(
             _id, group_id=group_id, chord=chord, root_id=root_id, group_index=group_index)
-        result.parent = header.freeze(chord=self.body, root_id=root_id, parent_id=parent_id)
+        first_parent(result).parent = header.freeze(chord=self.body, root_id=root_id, parent_id=parent_id)
         self.tasks = header
         # Workers take it for the id of the header's group.
         self.options['task_id'] = header.options['task_id']
@@ -248,6 +248,13 @@ class _chord(Signature):  # noqa: N801  the public name
             text = self.body.reprcall(list(header))
             return '%' + remove_repeating_from_task(self.body.get('task') or '', text)
         return f'%({self.body!r})({self.tasks!r})'
+
+
+def first_parent(result: Any) -> Any:
+    """Return the result that *result*, which may be that of a chain, begins with."""
+    while result.parent is not None:
+        result = result.parent
+    return result
 
 
 def _header_of(header: Any, app: Any) -> Any:

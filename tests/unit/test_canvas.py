@@ -272,6 +272,13 @@ class TestChordShape:
 
 
 class TestMaps:
+    def test_every_step_of_its_body_is_among_the_parents(self, app: Any, add: Any, xsum: Any) -> None:
+        """Of a chain with a chord that has more than one step after it (``result.parent`` is how one gets at values between)."""
+        last = chain(add.s(1, 1), group(add.s(1), add.s(2)), xsum.s(), add.s(3)).freeze()
+        parents = [last.parent, last.parent.parent, last.parent.parent.parent]
+        assert [type(each).__name__ for each in parents] == ['AsyncResult', 'GroupResult', 'AsyncResult']
+        assert parents[2].parent is None and len(parents[1]) == 2 and len({last.id, parents[0].id, parents[2].id}) == 3
+
     def test_map(self, app: Any, add: Any, xsum: Any) -> None:
         app.conf.task_routes = {'x.xsum': {'priority': 3}}
         xsum.map([[1], [2]]).apply_async()

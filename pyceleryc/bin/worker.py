@@ -21,11 +21,11 @@ from pyceleryc.bin.base import (
     handle_preload_options,
 )
 from pyceleryc.bin.detaching import become, mark_detached, start_detached, was_detached
+from pyceleryc.concurrency import ALIASES, OTHER_POOLS, get_implementation
 from pyceleryc.exceptions import ImproperlyConfigured, SecurityError
 from pyceleryc.platforms import EX_FAILURE, EX_OK, LockFailed
 from pyceleryc.utils.nodenames import default_nodename, host_format
 from pyceleryc.worker.autoscale import autoscale_bounds
-from pyceleryc.worker.machine import OTHER_POOLS, POOLS, check_pool
 
 __all__ = ('worker',)
 
@@ -56,7 +56,7 @@ def _autoscale(ctx: click.Context, param: click.Parameter, value: str | None) ->
 
 def _pool(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     try:
-        check_pool(value or 'prefork')
+        get_implementation(value or 'prefork')
     except ImproperlyConfigured as exc:
         raise click.BadParameter(str(exc), ctx, param) from exc
     return value
@@ -77,8 +77,8 @@ def _loglevel(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @_option('Worker', '--disable-prefetch', is_flag=True, default=None,
          help='Take a message only when a process is free for it (Redis and SQLite brokers).')
 @_option('Pool', '-c', '--concurrency', type=COUNT, help='Number of processes or threads; default: the CPUs.')
-@_option('Pool', '-P', '--pool', type=click.Choice(sorted((*POOLS, *OTHER_POOLS))), callback=_pool, metavar='NAME',
-         help=f'What runs the tasks: {", ".join(sorted(POOLS))}.')
+@_option('Pool', '-P', '--pool', type=click.Choice(sorted((*ALIASES, *OTHER_POOLS))), callback=_pool, metavar='NAME',
+         help=f'What runs the tasks: {", ".join(sorted(ALIASES))}.')
 @_option('Pool', '--time-limit', type=float, help='Seconds after which a task is killed.')
 @_option('Pool', '--soft-time-limit', type=float, help='Seconds after which a task gets SoftTimeLimitExceeded.')
 @_option('Pool', '--max-tasks-per-child', type=COUNT, help='Replace a process after so many tasks.')

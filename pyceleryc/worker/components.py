@@ -4,8 +4,8 @@ from __future__ import annotations
 from typing import Any
 
 from pyceleryc import bootsteps
+from pyceleryc.concurrency import get_implementation
 from pyceleryc.worker.facade import Hub as _Hub
-from pyceleryc.worker.facade import Pool as _Pool
 from pyceleryc.worker.facade import Timer as _Timer
 
 __all__ = ('Timer', 'Hub', 'Pool', 'Beat', 'StateDB', 'Statedb', 'Consumer', 'Blueprint')
@@ -33,7 +33,7 @@ class Pool(bootsteps.Step):
     requires = (Hub,)
 
     def create(self, w: Any) -> None:
-        w.pool = _Pool(w)
+        w.pool = get_implementation(w.pool_name)(w)
 
 
 class StateDB(bootsteps.StartStopStep):

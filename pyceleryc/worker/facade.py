@@ -1,4 +1,5 @@
-"""What bootsteps and remote control commands know as ``worker.timer``, ``.hub``, ``.pool`` and ``consumer.qos``.
+"""What bootsteps and remote control commands know as ``worker.timer``, ``.hub`` and ``consumer.qos``; ``.pool`` is in
+:mod:`pyceleryc.concurrency`.
 
 The machine does the work; here it has the names of the Extensions guide.  Everything but what is said to be
 thread-safe is for the thread in which the worker runs, which is where steps, timers and commands are called.
@@ -6,13 +7,11 @@ thread-safe is for the thread in which the worker runs, which is where steps, ti
 from __future__ import annotations
 
 import logging
-import os
-import signal as signals
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ('Hub', 'Pool', 'QoS', 'Timer', 'TimerEntry')
+__all__ = ('Hub', 'QoS', 'Timer', 'TimerEntry')
 
 logger = logging.getLogger('celery.worker.timer')
 
@@ -145,57 +144,6 @@ class Hub:
 
 def _descriptors(fds: Any) -> list[int]:
     return [fd if isinstance(fd, int) else fd.fileno() for fd in (fds if isinstance(fds, (list, tuple, set)) else [fds])]
-
-
-class Pool:
-    """The pool of the worker."""
-
-    def __init__(self, worker: Any) -> None:
-        self.worker = worker
-
-    @property
-    def limit(self) -> int:
-        """How many processes or threads there are to be."""
-        machine = self.worker.machine
-        return int(self.worker.concurrency if machine is None else machine.concurrency)
-
-    num_processes = limit
-
-    def grow(self, n: int = 1) -> None:
-        """Add processes or threads."""
-        self._machine().resize(self.limit + n)
-
-    def shrink(self, n: int = 1) -> None:
-        """Remove some, when they are free."""
-        self._machine().resize(self.limit - n)
-
-    def restart(self) -> None:
-        """Replace the processes, each when its task is done."""
-        self._machine().restart_pool()
-
-    def terminate_job(self, pid: int, signal: Any = None) -> None:
-        """Send a signal (default TERM) to a process of the pool.
-
-        :raises ValueError: it is none of ours.
-        """
-        if pid == os.getpid() or pid not in self._machine().core.stats()['processes']:
-            raise ValueError(f'{pid} is no process of this pool')
-        os.kill(pid, signal or signals.SIGTERM)
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """What ``inspect stats`` shows."""
-        machine = self._machine()
-        return {'max-concurrency': self.limit, 'processes': machine.core.stats()['processes']}
-
-    def apply_async(self, *args: Any, **kwargs: Any) -> Any:
-        """:raises NotImplementedError: always; the pool runs tasks only."""
-        raise NotImplementedError('The pool of this worker runs tasks and nothing else: send a task instead')
-
-    def _machine(self) -> Any:
-        if self.worker.machine is None:
-            raise RuntimeError('The pool is not there yet: use it in start()')
-        return self.worker.machine
 
 
 class QoS:

@@ -11,6 +11,7 @@ from typing import Any
 from kombu.utils.functional import maybe_list
 from kombu.utils.url import maybe_sanitize_url
 
+from pyceleryc.concurrency import get_implementation
 from pyceleryc.utils.debug import mem_rss
 from pyceleryc.worker import state as worker_state
 from pyceleryc.worker.panel import inspect_command, nok, ok
@@ -102,7 +103,7 @@ def _pool(machine: Any, numbers: dict[str, Any]) -> dict[str, Any]:
     hard, soft = machine.limits
     done = numbers['done']
     found: dict[str, Any] = {
-        'implementation': f'pyceleryc.worker.machine:{machine.pool}',
+        'implementation': _implementation(machine.pool),
         'max-concurrency': machine.concurrency,
         'processes': numbers['processes'] or [os.getpid()],
     }
@@ -229,3 +230,8 @@ def objgraph(state: Any, num: int = 200, max_depth: int = 10, type: str = 'Reque
     objects = drawer.by_type(object_type or type)[:num]
     drawer.show_backrefs(objects, max_depth=max_depth, filename=path)
     return {'filename': path}
+
+
+def _implementation(pool: str) -> str:
+    cls = get_implementation(pool)
+    return f'{cls.__module__}:{cls.__qualname__}'

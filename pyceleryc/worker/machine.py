@@ -25,6 +25,7 @@ from pyceleryc._ping import parse_address
 from pyceleryc.app import coroutines
 from pyceleryc.app.context import Context
 from pyceleryc.app.trace import LOG_RECEIVED, Hooks, make_tracer
+from pyceleryc.concurrency import get_implementation
 from pyceleryc.einfo import ExceptionInfo
 from pyceleryc.exceptions import (
     ImproperlyConfigured,
@@ -63,12 +64,6 @@ WARM, COLD = 0, 1
 RETRY_SCALE = 8
 #: Seconds that a transport of kombu may take to put messages back.
 FEED_PATIENCE = 5.0
-POOLS = {"prefork": "prefork", "processes": "prefork", "threads": "threads", "solo": "solo"}
-#: Pools of Celery's that are none here, and what serves instead.
-OTHER_POOLS = {
-    **dict.fromkeys(("gevent", "eventlet"), "use threads (-P threads -c 100) for tasks that wait, or write them as async def"),
-    "custom": "use prefork, threads or solo: the pool is a part of the core, CELERY_CUSTOM_WORKER_POOL cannot replace it",
-}
 #: Signals whose handlers belong to the parent only.
 CHILD_DEFAULTS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGTTIN", "SIGTTOU", "SIGUSR2")
 
@@ -93,7 +88,7 @@ class Machine(Steering):
                  on_ready: Callable[[], None] | None = None) -> None:
         self.app = app
         self.hostname = hostname
-        self.pool = check_pool(pool)
+        self.pool = get_implementation(pool).core_name
         self.concurrency = concurrency or app.conf.worker_concurrency or os.cpu_count() or 1
         if autoscale:
             self.concurrency = max(1, autoscale[1])
@@ -268,15 +263,6 @@ def _signal(number: int) -> int:
         return signal.Signals(number)
     except ValueError:  # one of the real-time signals
         return number
-
-
-def check_pool(name: str) -> str:
-    """Returns the core's name of a pool. Raises ImproperlyConfigured, with what to use instead, when there is no such pool."""
-    if name in OTHER_POOLS:
-        raise ImproperlyConfigured(f"There is no pool {name!r} in this worker: {OTHER_POOLS[name]}.")
-    if name not in POOLS:
-        raise ImproperlyConfigured(f"There is no pool {name!r}; choose one of {', '.join(sorted(POOLS))}.")
-    return POOLS[name]
 
 
 def _seconds(own: Any, default: float | None) -> float | None:

@@ -173,7 +173,7 @@ class BaseKeyValueStoreBackend(Backend):
         """Count the task; send the chord's body if it was the last."""
         if not self.implements_incr or not request.group:
             return
-        key, mark = self.get_key_for_chord(request.group), self._mark_of(request)
+        key, mark = self.get_key_for_chord(request.group), self._mark_of(request, state)
         body = self.app.signature(request.chord)
         again = mark is not None and self.get(mark) is not None
         try:
@@ -206,10 +206,14 @@ class BaseKeyValueStoreBackend(Backend):
             header.delete(backend=self)
             self.delete(key)
 
-    def _mark_of(self, request: Any) -> Any:
-        """Return the key that says that a part is counted; None for one that cannot come twice."""
+    def _mark_of(self, request: Any, state: str) -> Any:
+        """Return the key that says that a part is counted; None for one that cannot come twice.
+
+        A message that is acknowledged late may be delivered again, and what a worker stores of a process that is gone is
+        tried until it is stored.
+        """
         task = self.app.tasks.get(request.task)
-        if not request.id or (task is not None and not task.acks_late):
+        if not request.id or (state == states.SUCCESS and task is not None and not task.acks_late):
             return None
         return self.get_key_for_task(request.id, '.counted')
 

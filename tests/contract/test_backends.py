@@ -24,7 +24,7 @@ from pyceleryc import chain, states
 from pyceleryc.app.base import Celery
 from pyceleryc.app.context import Context
 from pyceleryc.backends.core import REREAD
-from pyceleryc.exceptions import ImproperlyConfigured, TaskRevokedError, TimeoutError
+from pyceleryc.exceptions import ChordError, ImproperlyConfigured, TaskRevokedError, TimeoutError
 
 CORE = ["memory", "sqlite", "redis"]  # with a driver in C
 DATABASES = ["db+sqlite", "db+postgresql", "db+mysql"]
@@ -490,6 +490,25 @@ def test_a_chord_is_counted(app: Celery, late: bool) -> None:
         if late:
             app.backend.mark_as_done(members[0], 1, requests[0])
         assert sent.pop() == [1, 1, 1] and sent == []
+
+
+@pytest.mark.parametrize("kind", COUNTING)
+def test_a_failed_part_is_counted_once(app: Celery) -> None:
+    """The worker repeats the whole of it where the store was away in the midst of it."""
+    @app.task(name="t.add")
+    def add() -> int:
+        return 1
+
+    group, members, body = str(uuid.uuid4()), [str(uuid.uuid4()) for _ in range(2)], str(uuid.uuid4())
+    signature = app.signature("t.total", task_id=body)
+    app.backend.apply_chord((group, [app.AsyncResult(id) for id in members]), signature)
+    requests = [Context(id=id, task="t.add", group=group, chord=signature) for id in members]
+    for _ in range(2):
+        app.backend.mark_as_failure(members[0], KeyError("lost"), request=requests[0])
+    assert app.AsyncResult(body).state == "PENDING"
+    app.backend.mark_as_done(members[1], 1, requests[1])
+    with pytest.raises(ChordError, match="lost"):
+        app.AsyncResult(body).get(timeout=30)
 
 
 def test_forget(app: Celery, id: str) -> None:

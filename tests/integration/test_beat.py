@@ -129,6 +129,7 @@ def test_beat_of_a_killed_worker_ends(project: Project) -> None:
     worker = project.start("worker", "-B", "-c", "1", "-l", "INFO", "-s", "schedule")
     project.wait_for(lambda: project.ran("often") >= 1)
     children = project.python(f"print(open('/proc/{worker.pid}/task/{worker.pid}/children').read())").split()
+    assert len(children) == 2 and all(_runs(child) for child in children)
     worker.kill()
     worker.wait()
     project.wait_for(lambda: not any(_runs(child) for child in children))

@@ -44,7 +44,6 @@ def test_errors() -> None:
 
 
 def test_not_registered_survives_pickle() -> None:
-    try:
+    with pytest.raises(NotRegistered) as caught:
         TaskRegistry()['nope']
-    except NotRegistered as exc:
-        assert pickle.loads(pickle.dumps(exc)).args == ('nope',)
+    assert pickle.loads(pickle.dumps(caught.value)).args == ('nope',)

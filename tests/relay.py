@@ -26,10 +26,19 @@ class Relay:
         self._lock = threading.Lock()
         self._passes = threading.Event()
         self._passes.set()
+        self._answers = threading.Event()
+        self._answers.set()
 
     def hold(self) -> None:
         """Pass nothing on any more, in either direction, until the connections are cut."""
         self._passes.clear()
+
+    def silence(self) -> None:
+        """Keep back what the broker says, until speak()."""
+        self._answers.clear()
+
+    def speak(self) -> None:
+        self._answers.set()
 
     def open(self) -> None:
         self._passes.set()
@@ -49,11 +58,12 @@ class Relay:
                 self.accepted += 1
                 broker = socket.create_connection(self.target)
                 self._ends += [client, broker]
-            for source, sink in ((client, broker), (broker, client)):
-                threading.Thread(target=copy, args=(source, sink, self._passes), daemon=True).start()
+            for source, sink, waits in ((client, broker, None), (broker, client, self._answers)):
+                threading.Thread(target=copy, args=(source, sink, self._passes, waits), daemon=True).start()
 
     def cut(self) -> None:
         """Break all connections and refuse new ones, as a broker does that was killed."""
+        self._answers.set()
         with self._lock:
             listener, self._listener = self._listener, None
             ends, self._ends = self._ends, []
@@ -75,11 +85,13 @@ def reset(end: socket.socket) -> None:
         end.close()
 
 
-def copy(source: socket.socket, sink: socket.socket, passes: threading.Event) -> None:
+def copy(source: socket.socket, sink: socket.socket, passes: threading.Event, waits: threading.Event | None) -> None:
     try:
         while data := source.recv(65536):
             if not passes.is_set():
                 continue
+            if waits is not None:
+                waits.wait()
             sink.sendall(data)
         sink.shutdown(socket.SHUT_WR)
     except OSError:

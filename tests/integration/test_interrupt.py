@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from brokers import free_port
+from relay import Relay
 from senders import NewSender, new_sender  # noqa: F401  a fixture
 
 pytestmark = pytest.mark.usefixtures('before')
@@ -106,64 +107,35 @@ def test_while_sqlite_is_locked(app: Any, tmp_path: Path) -> None:
     assert made.amqp.producer.size('celery', None)[0] == 2
 
 
-class Valve:
-    """A relay to RabbitMQ that can stop to pass on what the broker says."""
-
-    def __init__(self, url: str) -> None:
-        self.open = threading.Event()
-        self.open.set()
-        target = url.partition('@')[2].partition('/')[0].partition(':')
-        self.target = target[0], int(target[2] or 5672)
-        self.server = socket.create_server(('127.0.0.1', 0))
-        self.url = f'amqp://guest:guest@127.0.0.1:{self.server.getsockname()[1]}//'
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        client, _ = self.server.accept()
-        broker = socket.create_connection(self.target)
-        threading.Thread(target=self._copy, args=(client, broker, False), daemon=True).start()
-        self._copy(broker, client, True)
-
-    def _copy(self, source: socket.socket, sink: socket.socket, waits: bool) -> None:
-        try:
-            while data := source.recv(65536):
-                if waits:
-                    self.open.wait()
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            return  # the other end is gone: so is the test
-
-
 @pytest.fixture
-def valve(amqp_url: str) -> Iterator[Valve]:
-    made = Valve(amqp_url)
+def relay(amqp_url: str) -> Iterator[Relay]:
+    made = Relay(amqp_url)
+    made.open()
     yield made
-    made.open.set()
-    made.server.close()
+    made.cut()
 
 
 @pytest.mark.parametrize('options', [{'publish_window': 5}, {'confirm_publish': True}], ids=['window-full', 'confirm'])
 def test_while_confirms_are_missing(
-    app: Any, valve: Valve, amqp_url: str, unique: Any, options: Any,
+    app: Any, relay: Relay, amqp_url: str, unique: Any, options: Any,
 ) -> None:
-    made = app(valve.url, **options)
+    made = app(relay.url, **options)
     made.conf.task_default_queue = unique('interrupt')
     task = made.tasks['t.add']
     task.delay(0)
-    valve.open.clear()
+    relay.silence()
     with interrupted(Stop()):
         for number in range(1, 100):
             task.delay(number)
-    valve.open.set()
+    relay.speak()
     task.delay(100)
     made.amqp.producer.flush(None)
     made.amqp.producer.remove(made.conf.task_default_queue, None)
 
 
-def test_a_handler_that_returns_changes_nothing(app: Any, valve: Valve, unique: Any) -> None:
+def test_a_handler_that_returns_changes_nothing(app: Any, relay: Relay, unique: Any) -> None:
     """The message is neither sent twice nor lost, and the handler may publish, too."""
-    made = app(valve.url, confirm_publish=True)
+    made = app(relay.url, confirm_publish=True)
     made.conf.task_default_queue = unique('interrupt')
     task = made.tasks['t.add']
     task.delay(0)
@@ -172,11 +144,11 @@ def test_a_handler_that_returns_changes_nothing(app: Any, valve: Valve, unique: 
     def handler(*_: Any) -> None:
         calls.append(1)
         if len(calls) == 3:
-            valve.open.set()
+            relay.speak()
             task.delay('handler')
 
     signal.signal(signal.SIGUSR1, handler)
-    valve.open.clear()
+    relay.silence()
     with repeated(threading.Event(), 0.1):
         task.delay(1)
     assert len(calls) >= 3

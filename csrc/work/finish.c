@@ -4,6 +4,7 @@
 #include <math.h>
 #include <signal.h>
 
+#include "base/mem.h"
 #include "work/machine.h"
 
 /* The mean follows the last few dozen runs: it only tells short tasks from long ones. */
@@ -126,6 +127,21 @@ pc_finish_started(void *ctx, pc_job *job)
     }
 }
 
+static int
+put(pc_worker *worker, const pc_store_item *item, pc_job *job, pc_err *err)
+{
+    const pc_store_ops *ops = worker->store->ops;
+    int rc = ops->put(worker->store, item, job, err);
+
+    if (rc < 0 && err->code == PC_ENOMEM && worker->reserve != NULL) {
+        pc_free(worker->reserve);
+        worker->reserve = NULL;
+        *err = (pc_err){0};
+        rc = ops->put(worker->store, item, job, err);
+    }
+    return rc;
+}
+
 /* 1: on its way to the store, 0: nothing to store. */
 static int
 store_result(pc_worker *worker, pc_job *job, const pc_outcome *outcome, pc_err *err)
@@ -148,7 +164,7 @@ store_result(pc_worker *worker, pc_job *job, const pc_outcome *outcome, pc_err *
         .reply_to = message.reply_to,
         .correlation_id = message.correlation_id.ptr == NULL ? id : message.correlation_id,
     };
-    return worker->store->ops->put(worker->store, &item, job, err) < 0 ? -1 : 1;
+    return put(worker, &item, job, err) < 0 ? -1 : 1;
 }
 
 static void
@@ -183,6 +199,10 @@ pc_finish_done(void *ctx, pc_job *job, const pc_outcome *outcome)
     if (how == PC_REQUEUE && job->settled) {
         how = PC_ACK;  // acknowledged early: there is nothing to give back
     }
+    int stored = store_result(worker, job, outcome, &err);
+    if (stored < 0 && err.code == PC_ENOMEM && !job->settled) {
+        how = PC_REQUEUE;  // our fault, and the task may run again
+    }
     job->fate = (uint8_t)how;
     if (job->spec->metrics != NULL) {
         pc_observe_done(worker, job, outcome, how == PC_REQUEUE);
@@ -190,7 +210,6 @@ pc_finish_done(void *ctx, pc_job *job, const pc_outcome *outcome)
     if (job->wants_events) {
         pc_report_done(worker, job, outcome);
     }
-    int stored = store_result(worker, job, outcome, &err);
     if (stored == 1) {
         pc_worker_list(worker, job, PC_JOB_STORING, false);
         return;
@@ -209,6 +228,9 @@ pc_finish_stored(void *ctx, void *cookie, const pc_err *why)
 
     if (why != NULL) {
         store_failed(worker, job, why);
+    }
+    if (worker->reserve == NULL) {
+        worker->reserve = pc_alloc(PC_RESERVE_BYTES);
     }
     pc_worker_unlist(worker, job);
     pc_finish_settle(worker, job, (pc_settle)job->fate);

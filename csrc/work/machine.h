@@ -10,6 +10,8 @@
 #include "work/probe.h"
 #include "work/worker.h"
 
+/* Given up when there is no memory for a result, had again when one is stored. Untouched it costs none. */
+#define PC_RESERVE_BYTES (1 << 20)
 /* Results waiting for a store that does not answer: beyond this nothing new is started. */
 #define PC_STORING_MAX 10000
 
@@ -48,6 +50,7 @@ struct pc_worker {
     pc_defer dispatch;
     pc_buf scratch;
     pc_buf head_text;
+    void *reserve;    // PC_RESERVE_BYTES or NULL
     pc_buf upgraded;  // a message of an older protocol, as one of protocol 2
     // connection
     bool connected;

@@ -191,6 +191,11 @@ pc_worker_new(const pc_worker_config *config, const pc_runner *runner,
     worker->runner = runner;
     worker->hooks = *hooks;
     worker->log = log;
+    worker->reserve = pc_alloc(PC_RESERVE_BYTES);
+    if (worker->reserve == NULL) {
+        pc_fail_nomem(err);
+        goto fail;
+    }
     worker->loop = pc_loop_new(err);
     if (worker->loop != NULL) {
         pc_events_init(&worker->events, worker->loop, log);
@@ -252,6 +257,7 @@ pc_worker_free(pc_worker *worker)
     pc_buf_fini(&worker->scratch);
     pc_buf_fini(&worker->head_text);
     pc_buf_fini(&worker->upgraded);
+    pc_free(worker->reserve);
     pc_loop_free(worker->loop);
     pc_metrics_free(worker->metrics);
     pc_free(worker);

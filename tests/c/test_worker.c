@@ -398,6 +398,30 @@ test_store_that_fails(void)
     finish(&r);
 }
 
+/* There is a reserve for one result; if that does not help, a task that may run again does. */
+void
+test_no_memory_for_a_result(void)
+{
+    rig r;
+
+    begin(&r, 1);
+    rig_task(&r, "early", false);
+    r.store_starves = 1;
+    rig_send(&r, 1, "early", "ok");
+    RIG_UNTIL(&r, rig_seen(&r, "stored:t1"));
+    PC_ASSERT(r.worker->reserve != NULL);
+    r.store_starves = 2;
+    rig_send(&r, 2, "task", "ok");
+    RIG_UNTIL(&r, rig_seen(&r, "ack:t2"));
+    PC_ASSERT(rig_before(&r, "unstored:t2", "requeue:t2") && rig_before(&r, "requeue:t2", "ack:t2"));
+    PC_ASSERT(rig_seen(&r, "stored:t2") == 1 && atomic_load(&r.shared->runs[2]) == 2);
+    r.store_starves = 2;
+    rig_send(&r, 3, "early", "ok");
+    RIG_UNTIL(&r, rig_seen(&r, "unstored:t3"));
+    PC_ASSERT_INT(atomic_load(&r.shared->runs[3]), 1);
+    finish(&r);
+}
+
 void
 test_store_that_never_answers_ends_with_the_deadline(void)
 {

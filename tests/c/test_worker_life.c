@@ -519,6 +519,7 @@ run_with_failure(const char *pool, long n)
     pc_mem_fail_after(-1);
     PC_ASSERT(strstr(r.words, "bad") == NULL, "allocation %ld: %s", n, r.words);
     PC_ASSERT(strstr(r.words, "reject") == NULL, "allocation %ld: %s", n, r.words);
+    PC_ASSERT(strstr(r.words, "unstored") == NULL, "allocation %ld: %s", n, r.words);
     for (int i = 1; i <= 3; i++) {
         PC_ASSERT(atomic_load(&r.shared->runs[i]) >= 1);
     }

@@ -227,6 +227,10 @@ spy_stored(void *ctx, void *cookie, const pc_err *why)
 static int
 spy_put(pc_store *store, const pc_store_item *item, void *cookie, pc_err *err)
 {
+    if (the_rig->store_starves > 0) {
+        the_rig->store_starves--;
+        return pc_fail_nomem(err);
+    }
     if (the_rig->store_refuses) {
         return pc_fail(err, PC_ELIMIT, "refused by the test");
     }

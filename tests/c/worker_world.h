@@ -48,6 +48,7 @@ typedef struct rig {
     // what the store does
     bool store_paused;
     bool store_refuses;    // put() fails
+    int store_starves;     // so many times for want of memory
     bool store_rejects;    // stored() comes with an error
     size_t cookies_len;
     void *cookies[64];

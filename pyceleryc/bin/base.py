@@ -132,8 +132,16 @@ class CeleryDaemonCommand(CeleryCommand):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params.extend(CeleryOption(names, help_group='Daemonization Options', **options)
+        self.params.extend(CeleryOption(names, help_group='Daemonization Options', callback=_or_setting, **options)
                            for names, options in _DAEMON_OPTIONS)
+
+
+def _or_setting(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """What the option says, else a setting such as ``worker_logfile`` or ``beat_uid``."""
+    if value is not None or ctx.resilient_parsing:
+        return value
+    found = getattr(ctx.obj.app.conf, f'{ctx.command.name}_{param.name}', None)
+    return None if found is None else param.type_cast_value(ctx, found)
 
 
 _DAEMON_OPTIONS: tuple[tuple[list[str], dict[str, Any]], ...] = (

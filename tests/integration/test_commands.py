@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import Start, project, start  # noqa: F401  fixtures
+from commands import READY, Start, project, start, wait_until  # noqa: F401  fixtures
 
 #: In the place of a package that is not installed.
 MISSING = "raise ModuleNotFoundError(\"No module named 'redis'\", name='redis')\n"
@@ -94,6 +95,20 @@ def test_a_setting_without_effect_is_named(start: Start) -> None:
     command.wait_for("The setting worker_autoscaler has no effect in this worker.")
     command.wait_for("The setting broker_channel_error_retry has no effect in this worker.")
     assert "worker_timer" not in command.text()
+
+
+def test_files_of_the_settings(start: Start, project: Path) -> None:
+    """<command>_logfile and so on; the command line wins."""
+    (project / "daemons.py").write_text(
+        "from proj import app\napp.conf.update(worker_logfile='w.log', worker_pidfile='%n.pid', worker_umask='077', beat_logfile='b.log')\n")
+    command = start("-A", "daemons", "worker", "-c", "1", "-l", "INFO", "--pidfile", "other.pid")
+    wait_until(lambda: (project / "w.log").exists() and READY in (project / "w.log").read_text())
+    assert (project / "w.log").stat().st_mode & 0o777 == 0o600
+    assert (project / "other.pid").exists() and not (project / "celery.pid").exists()
+    command.send(signal.SIGTERM)
+    assert command.end() == 0
+    command = start("-A", "daemons", "beat", "-l", "INFO")
+    wait_until(lambda: (project / "b.log").exists() and "beat: Starting..." in (project / "b.log").read_text())
 
 
 def test_disable_prefetch_with_another_broker(start: Start) -> None:

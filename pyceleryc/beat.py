@@ -19,6 +19,7 @@ from typing import Any
 from kombu.utils.imports import symbol_by_name
 
 from pyceleryc import __version__, platforms, signals
+from pyceleryc._beat_broker import FirstConnection
 from pyceleryc._beat_clock import Bell, ClockWatch
 from pyceleryc._beat_embedded import BeatProcess, BeatThread
 from pyceleryc._beat_entry import BeatLazyFunc, ScheduleEntry, evaluated, event_t
@@ -172,6 +173,9 @@ class Scheduler:
         entry = heap[0].entry
         due, pause = self._ask(entry)
         if due:
+            wait = self._first_connection.pause()
+            if wait:
+                return wait
             heapq.heappop(heap)
             following = self.reserve(entry)
             self.apply_entry(entry, producer=self.producer)
@@ -297,6 +301,10 @@ class Scheduler:
     def send_task(self, *args: Any, **kwargs: Any) -> Any:
         """Send a task that is not registered here."""
         return self.app.send_task(*args, **kwargs)
+
+    @cached_property
+    def _first_connection(self) -> FirstConnection:
+        return FirstConnection(self.app, self.logger)  # not in the constructor, which schedulers of other packages may skip
 
     @cached_property
     def connection(self) -> Any:

@@ -7,6 +7,7 @@ import sys
 from datetime import datetime
 from typing import Any
 
+from kombu.exceptions import OperationalError
 from kombu.utils.imports import symbol_by_name
 from kombu.utils.url import maybe_sanitize_url
 
@@ -19,9 +20,12 @@ from pyceleryc.utils.imports import load_extension_class_names, qualname
 from pyceleryc.utils.log import mlevel
 from pyceleryc.utils.time import humanize_seconds
 
-__all__ = ('Beat',)
+__all__ = ('Beat', 'PLAIN')
 
 logger = logging.getLogger('celery.beat')
+
+#: Errors that say it all: a traceback would only hide them.
+PLAIN = (ImproperlyConfigured, platforms.LockFailed, OSError, OperationalError)
 
 BANNER = """\
 LocalTime -> {timestamp}
@@ -116,8 +120,7 @@ class Beat:
         try:
             service.start()
         except Exception as exc:
-            # Of a file or a setting the text says it all, and the program prints it.
-            logger.critical('beat raised exception %s: %r', type(exc), exc, exc_info=not isinstance(exc, (OSError, ImproperlyConfigured)))
+            logger.critical('beat raised exception %s: %r', type(exc), exc, exc_info=not isinstance(exc, PLAIN))
             raise
 
     def _scheduler_class(self) -> Any:

@@ -7,18 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-from kombu.exceptions import OperationalError
 
+from pyceleryc.apps.beat import PLAIN
 from pyceleryc.bin.base import LOG_LEVEL, CeleryDaemonCommand, CeleryOption, handle_preload_options
 from pyceleryc.bin.detaching import become, start_detached, was_detached
-from pyceleryc.exceptions import ImproperlyConfigured
-from pyceleryc.platforms import EX_FAILURE, EX_OK, LockFailed
+from pyceleryc.platforms import EX_FAILURE, EX_OK
 from pyceleryc.utils.nodenames import default_nodename
 
 __all__ = ('beat',)
-
-#: Errors that say it all: a traceback would only hide them.
-_PLAIN = (ImproperlyConfigured, LockFailed, OSError, OperationalError)
 
 
 def _option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
@@ -58,7 +54,7 @@ def _run(ctx: click.Context, options: dict[str, Any]) -> int:
     app = ctx.obj.app
     try:
         app.Beat(app=app, no_color=ctx.obj.no_color, quiet=ctx.obj.quiet, **options).run()
-    except _PLAIN as exc:
+    except PLAIN as exc:
         # The log may be a file that nobody looks at while the terminal says nothing.
         click.secho(f'pyceleryc beat: {exc}', fg='red', file=sys.__stderr__)
         return EX_FAILURE

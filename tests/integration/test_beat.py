@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from relay import Relay
 
 ROOT = Path(__file__).parents[2]
 PROJECT = '''
@@ -203,3 +204,35 @@ def test_detach(project: Project) -> None:
     os.kill(int((project.path / "beat.pid").read_text()), signal.SIGTERM)
     project.wait_for(lambda: not (project.path / "beat.pid").exists())
     assert int(project.python(READ)) >= 1
+
+
+def test_broker_that_comes_later(tmp_path: Path, redis_url: str, unique: Callable[[str], str]) -> None:
+    """No run is lost: the entries wait with beat."""
+    relay = Relay(redis_url)
+    project = Project(tmp_path, relay.url, unique("queue"))
+    beat = project.beat()
+    try:
+        project.wait_for(lambda: "beat: Connection error" in project.log())
+        time.sleep(1)
+        assert "Sending due task" not in project.log()
+        relay.open()
+        project.wait_for(lambda: "Sending due task often" in project.log())
+        beat.terminate()
+        assert beat.wait(20) == 0
+        assert "Message Error" not in project.log() and "Traceback" not in project.log()
+    finally:
+        relay.cut()
+        beat.kill()
+        project.env["BROKER"] = redis_url
+        project.python("import pyceleryc; pyceleryc.install_as_celery(); import proj; proj.app.amqp.producer.remove(proj.app.conf.task_default_queue, 5.0)")
+
+
+def test_broker_that_does_not_come(tmp_path: Path) -> None:
+    """SIGTERM ends the waiting, and so does broker_connection_max_retries."""
+    project = Project(tmp_path, "amqp://127.0.0.1:1//")
+    beat = project.beat()
+    project.wait_for(lambda: "Trying again in 4.0 seconds" in project.log())
+    beat.terminate()
+    assert beat.wait(20) == 0
+    assert project.beat("broker.connection_max_retries=1").wait(20) == 1
+    assert "Connection refused" in project.log() and "Sending due task" not in project.log() and "Traceback" not in project.log()

@@ -102,9 +102,8 @@ def free_port() -> int:
 
 
 def prepare(venv: Path) -> Path:
-    program = venv / "bin" / "celery"
-    if not (venv / "bin" / "flower").exists() and subprocess.run([venv / "bin" / "python", "-c", "import flower"],
-                                                                  stderr=subprocess.DEVNULL).returncode:
+    program, python = venv / "bin" / "celery", venv / "bin" / "python"
+    if not python.exists() or subprocess.run([python, "-c", "import flower"], stderr=subprocess.DEVNULL).returncode:
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
         subprocess.run([venv / "bin" / "pip", "install", "-q", "flower"], check=True)
     return program

@@ -288,7 +288,8 @@ look_again(pc_amqp_park *park)
     }
 }
 
-/* What is held instead for longer than the broker's consumer_timeout would cost the channel. */
+/* What is held instead for longer than the broker's consumer_timeout would cost the channel. No more comes at
+ * a time than there is room for: quorum queues count how often a message is given back, and drop it at last. */
 static void
 on_again(void *ctx, pc_mono now)
 {
@@ -300,10 +301,9 @@ on_again(void *ctx, pc_mono now)
     if (rested && begin(park, NULL) == 0) {
         pc_amqp_link_wake(&park->link);
     }
-    if (rested && park->begun && pc_amqp_link_takes(&park->link)
-        && park->link.window.open < UNDER_WAY_MAX / 2) {
-        park->possible(park->ctx);
-    } else {
+    size_t most = UNDER_WAY_MAX / 2;
+    bool ready = rested && park->begun && pc_amqp_link_takes(&park->link) && park->link.window.open < most;
+    if (!ready || park->possible(park->ctx, most) == most) {
         look_again(park);
     }
 }
@@ -312,8 +312,8 @@ on_again(void *ctx, pc_mono now)
 
 void
 pc_amqp_park_init(pc_amqp_park *park, pc_loop *loop, const pc_broker_config *config,
-                  void (*settle)(void *ctx, uint64_t tag, pc_settle how), void (*possible)(void *ctx),
-                  void *ctx, const pc_log *log)
+                  void (*settle)(void *ctx, uint64_t tag, pc_settle how),
+                  size_t (*possible)(void *ctx, size_t most), void *ctx, const pc_log *log)
 {
     *park = (pc_amqp_park){
         .loop = loop, .config = config, .settle = settle, .possible = possible, .ctx = ctx, .log = log};

@@ -28,14 +28,14 @@ typedef struct pc_amqp_park {
     const pc_log *log;
     /* The copy is in the broker: PC_ACK; or is not: PC_REQUEUE. */
     void (*settle)(void *ctx, uint64_t tag, pc_settle how);
-    /* What was refused for now would be taken. */
-    void (*possible)(void *ctx);
+    /* So much of what was refused for now would be taken; returns how much of it comes. */
+    size_t (*possible)(void *ctx, size_t most);
     void *ctx;
 } pc_amqp_park;
 
 void pc_amqp_park_init(pc_amqp_park *park, pc_loop *loop, const pc_broker_config *config,
-                       void (*settle)(void *ctx, uint64_t tag, pc_settle how), void (*possible)(void *ctx),
-                       void *ctx, const pc_log *log);
+                       void (*settle)(void *ctx, uint64_t tag, pc_settle how),
+                       size_t (*possible)(void *ctx, size_t most), void *ctx, const pc_log *log);
 void pc_amqp_park_fini(pc_amqp_park *park);
 
 /* Takes the message over, settle() follows; or -1: hold it. PC_ENOTFOUND: such messages can't be

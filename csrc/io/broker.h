@@ -94,8 +94,9 @@ typedef struct pc_source_hooks {
     void *ctx;
     /* What look() has found out. NULL: look() is not called. */
     void (*depth)(void *ctx, const char *queue, uint64_t messages);
-    /* What park() refused for now would be taken: it may be given back. NULL: nobody is told. */
-    void (*parking)(void *ctx);
+    /* So much of what park() refused for now would be taken: it may be given back. Returns how many messages were; if
+     * all, it is asked again. NULL: nobody is told. */
+    size_t (*parking)(void *ctx, size_t most);
 } pc_source_hooks;
 
 typedef struct pc_source pc_source;  // implementations embed it as their first member

@@ -311,13 +311,12 @@ settle_parked(void *ctx, uint64_t tag, pc_settle how)
     }
 }
 
-static void
-on_possible(void *ctx)
+static size_t
+on_possible(void *ctx, size_t most)
 {
-    source *src = ctx;
-    if (src->is_up && src->base.hooks.parking != NULL) {
-        src->base.hooks.parking(src->base.hooks.ctx);
-    }
+    const source *src = ctx;
+    bool told = src->is_up && src->base.hooks.parking != NULL;
+    return told ? src->base.hooks.parking(src->base.hooks.ctx, most) : 0;
 }
 
 static int

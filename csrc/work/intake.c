@@ -249,24 +249,27 @@ parked(pc_worker *worker, const pc_message *message, const pc_head *head, bool *
 }
 
 /* What is held since then goes back, to be parked when it comes again. */
-void
-pc_intake_park_again(void *ctx)
+size_t
+pc_intake_park_again(void *ctx, size_t most)
 {
     pc_worker *worker = ctx;
+    size_t back = 0;
     int64_t ahead_us;
 
     if (worker->phase != PC_PHASE_RUNNING) {
-        return;
+        return 0;
     }
-    for (pc_link *at = worker->held.next, *next; at != &worker->held; at = next) {
+    for (pc_link *at = worker->held.next, *next; back < most && at != &worker->held; at = next) {
         pc_job *job = PC_CONTAINER_OF(at, pc_job, link);
         next = at->next;
         if (job->unparked && is_far(worker, awake_wall(job), &ahead_us)) {
             pc_worker_unlist(worker, job);
             pc_finish_settle(worker, job, PC_REQUEUE);
+            back++;
         }
     }
     pc_intake_prefetch(worker);
+    return back;
 }
 
 void

@@ -83,7 +83,7 @@ void pc_intake_dispatch(void *worker);
 void pc_intake_place(pc_worker *worker, pc_job *job);
 void pc_intake_token(void *spec, pc_mono now);
 /* The broker can keep far ETAs again. */
-void pc_intake_park_again(void *worker);
+size_t pc_intake_park_again(void *worker, size_t most);
 /* The wall clock was set: ETAs are moved. */
 void pc_intake_rekey(pc_worker *worker);
 /* How many unsettled deliveries the broker should give. */

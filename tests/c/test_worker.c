@@ -114,10 +114,11 @@ test_far_task_goes_back_when_the_broker_can_keep_it(void)
     r.source_spy.park = spy_park;
     rig_send_with(&r, 1, "task", "ok", rig_eta(60000));
     rig_send_with(&r, 2, "task", "ok", rig_eta(60000));
-    rig_send_with(&r, 3, "task", "ok", rig_eta(5000));
+    rig_send_with(&r, 3, "task", "ok", rig_eta(9000));
     RIG_UNTIL(&r, rig_stats(&r).held == 3);
     keeps_nothing = false;
-    r.worker->source->hooks.parking(r.worker->source->hooks.ctx);
+    PC_ASSERT_INT(r.worker->source->hooks.parking(r.worker->source->hooks.ctx, 0), 0);
+    PC_ASSERT_INT(r.worker->source->hooks.parking(r.worker->source->hooks.ctx, 5), 1);
     RIG_UNTIL(&r, rig_seen(&r, "requeue:t1") && rig_seen(&r, "ack:t0"));  // kept before it was received
     PC_ASSERT_INT(rig_stats(&r).held, 2);
     PC_ASSERT(!rig_seen(&r, "requeue:t2") && !rig_seen(&r, "requeue:t3"));

@@ -15,7 +15,7 @@ from pyceleryc.app.options import check_call
 from pyceleryc.utils.nodenames import anon_nodename
 from pyceleryc.utils.pickling import register_pickle
 from pyceleryc.utils.saferepr import saferepr
-from pyceleryc.utils.time import maybe_make_aware
+from pyceleryc.utils.time import maybe_make_aware, to_utc
 
 __all__ = ('task_message', 'TaskMessages')
 
@@ -201,7 +201,9 @@ class TaskMessages:
     ) -> datetime:
         try:
             seconds_in_range(seconds, what)
-            return self._now(now, timezone) + timedelta(seconds=seconds)
+            start = self._now(now, timezone)
+            # In UTC: Python adds to what the clock shows, which may be put forward or back until then.
+            return (to_utc(start) + timedelta(seconds=seconds)).astimezone(start.tzinfo)
         except (OverflowError, ValueError) as exc:
             raise type(exc)(f'task {name!r}: {what} is out of range: {seconds!r}') from exc
 

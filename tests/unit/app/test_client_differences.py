@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -67,3 +69,14 @@ def test_handlers_of_an_eager_task_that_raises(app: Celery, propagates: bool) ->
     with pytest.raises(KeyError):
         fails.delay().get()
     assert told == ["on_failure", "after_return"]
+
+
+@pytest.mark.parametrize(("now", "hours"), [(datetime(2025, 3, 30, 0, 30), 2), (datetime(2025, 10, 25, 23, 30), 2), (datetime(2025, 3, 29, 12), 24 * 21)])
+def test_a_countdown_is_in_real_seconds(app: Celery, now: datetime, hours: int) -> None:
+    """Also in the night in which the clocks of the app's time zone are changed."""
+    app.conf.timezone = "Europe/Berlin"
+    now = now.replace(tzinfo=timezone.utc)
+    headers = app.amqp.as_task_v2("id", "name", countdown=hours * 3600, expires=hours * 3600, now=now.astimezone(ZoneInfo("Europe/Berlin"))).headers
+    for name in ("eta", "expires"):
+        found = datetime.fromisoformat(headers[name])
+        assert found == now + timedelta(hours=hours) and found.utcoffset() == found.astimezone(ZoneInfo("Europe/Berlin")).utcoffset()

@@ -20,8 +20,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
-from brokers import private_rabbitmq  # noqa: E402
-from soak_flower import SEND, TASKS, free_port, wait_for  # noqa: E402
+from brokers import free_port, private_rabbitmq  # noqa: E402
+from soak_flower import SEND, TASKS, wait_for  # noqa: E402
 
 PACKAGES = ["celery-prometheus-exporter", "celery", "setuptools<81"]
 COMMAND = "{bin}/celery-prometheus-exporter --broker={broker} --addr=127.0.0.1:{port} --enable-events"

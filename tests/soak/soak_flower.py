@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(HERE))
 
-from brokers import private_rabbitmq  # noqa: E402
+from brokers import free_port, private_rabbitmq  # noqa: E402
 
 TASKS = """
 import os, time
@@ -93,12 +92,6 @@ class Flower:
         with urllib.request.urlopen(self.base + path, data, timeout=30) as answer:
             text = answer.read().decode()
         return json.loads(text) if text.startswith(("{", "[")) else text
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def prepare(venv: Path) -> Path:

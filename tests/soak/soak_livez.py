@@ -18,7 +18,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(HERE), str(Path(__file__).resolve().parent)]
 
-from soak_flower import free_port, wait_for  # noqa: E402
+from brokers import free_port  # noqa: E402
+from soak_flower import wait_for  # noqa: E402
 
 SECONDS, LIMIT_MS = 10.0, 50.0
 SEND = "import sys, probe_tasks; probe_tasks.hold_gil.delay(float(sys.argv[1]), sys.argv[2])"

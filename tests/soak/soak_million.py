@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks"), str(ROOT / "tests
 import brokers  # noqa: E402  after the path is set
 from fleet import ours  # noqa: E402
 from procs import tree  # noqa: E402
-from soak_flower import free_port, wait_for  # noqa: E402
+from soak_flower import wait_for  # noqa: E402
 from soak_livez import ask  # noqa: E402
 
 MAX_GROWTH_MIB = 2.0
@@ -65,7 +65,7 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
 
 def main() -> None:
     args, options = arguments()
-    port = free_port() if args.http else 0
+    port = brokers.free_port() if args.http else 0
     options += ["--http-address", f"127.0.0.1:{port}"] if port else []
     queue = f"soak-{uuid.uuid4().hex[:8]}"
     side = ours()

@@ -9,6 +9,7 @@ from kombu.exceptions import KombuError
 
 from pyceleryc.bin.base import COMMA_SEPARATED_LIST, CeleryCommand, CeleryOption, handle_preload_options
 from pyceleryc.contrib.migrate import State, connect, migrate_tasks
+from pyceleryc.exceptions import ImproperlyConfigured
 from pyceleryc.utils.text import pluralize
 
 __all__ = ('migrate',)
@@ -44,8 +45,10 @@ def migrate(ctx: click.Context, source: str, destination: str, forever: bool, **
         if not forever:
             _tell(ctx, state)
             raise
+    except ImproperlyConfigured as exc:
+        raise click.UsageError(str(exc), ctx) from exc
     except KeyError as exc:
-        raise click.UsageError(f'unknown broker or queue: {exc.args[0]}', ctx) from exc
+        raise click.UsageError(f'there is no queue {exc.args[0]}', ctx) from exc
     except Exception as exc:
         if not isinstance(exc, (KombuError, OSError, *read.channel_errors, *write.channel_errors)):
             raise

@@ -15,7 +15,7 @@ from kombu import Connection, Producer, Queue
 from kombu.exceptions import KombuError
 
 from pyceleryc._state import app_or_default
-from pyceleryc.app.connections import own_transport
+from pyceleryc.app.connections import own_transport, transport_named
 from pyceleryc.utils.nodenames import worker_direct
 
 __all__ = (
@@ -327,7 +327,8 @@ def move_direct_by_id(task_id: str, dest: str, **kwargs: Any) -> State:
 def connect(url: str) -> Connection:
     """Return a connection on which a publish returns when the broker has the message.
 
-    :raises KeyError: kombu does not know the scheme.
+    :raises ImproperlyConfigured: kombu does not know the scheme, or lacks a package for it.
     """
     amqp = url.startswith(('amqp', 'pyamqp'))
-    return Connection(url, transport=own_transport(url), transport_options={'confirm_publish': True} if amqp else {})
+    with transport_named(url):
+        return Connection(url, transport=own_transport(url), transport_options={'confirm_publish': True} if amqp else {})

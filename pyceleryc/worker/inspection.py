@@ -120,7 +120,7 @@ def _pool(machine: Any, numbers: dict[str, Any]) -> dict[str, Any]:
 
 
 def _broker(app: Any) -> dict[str, Any]:
-    info = app.connection_for_read().info()
+    info = app.connection_for_read(heartbeat=app.conf.broker_heartbeat).info()
     found = {key: value for key, value in info.items() if key not in _CONNECTION_SECRETS}
     found['alternates'] = [maybe_sanitize_url(url, mask='**') for url in found.get('alternates') or ()]
     return dict(plain(found))

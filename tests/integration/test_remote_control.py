@@ -161,7 +161,7 @@ def test_structures_of_both_are_alike(cluster: Cluster) -> None:
     assert set(stats) == {"total", "pid", "clock", "uptime", "pool", "broker", "prefetch_count", "rusage"}
     assert set(stats["pool"]) == {"implementation", "max-concurrency", "processes", "max-tasks-per-child",
                                   "put-guarded-by-semaphore", "timeouts", "writes"}
-    assert len(stats["rusage"]) == 16 and len(stats["broker"]) == 15
+    assert len(stats["rusage"]) == 16 and len(stats["broker"]) == 15 and stats["broker"]["heartbeat"] == 120
     assert len(queues[0]) == 18
     assert set(clock) == {"clock"} and "broker_url" in conf and "guest:guest" not in json.dumps(conf)
 

@@ -137,7 +137,7 @@ def test_copies_are_the_same(app: Celery, unique) -> None:
 
 @pytest.mark.parametrize("arguments, code, says", [
     (["amqp://127.0.0.1:1//", URL, "-Q", "x"], 1, "cannot migrate: "),
-    (["nothing://", URL, "-Q", "x"], 2, "unknown broker"),
+    (["nothing://", URL, "-Q", "x"], 2, "There is no broker transport 'nothing'"),
     ([URL], 2, "Missing argument 'DESTINATION'"),
     ([URL, URL, "-n", "0"], 2, "-n"),
 ])

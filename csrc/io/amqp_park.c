@@ -418,10 +418,11 @@ pc_amqp_park_put(pc_amqp_park *park, const pc_message *message, const pc_queue *
     if (put(park, message, from, level, &why) == 0) {
         return 0;
     }
-    if (why.code != PC_ENOTFOUND) {
+    if (why.code == PC_EIO) {
         look_again(park);
     }
-    return pc_fail(err, why.code, "%s", why.msg);
+    // what is too large, for AMQP or for our memory, will be so then
+    return pc_fail(err, why.code == PC_EIO ? PC_EIO : PC_ENOTFOUND, "%s", why.msg);
 }
 
 void

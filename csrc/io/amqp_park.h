@@ -38,8 +38,8 @@ void pc_amqp_park_init(pc_amqp_park *park, pc_loop *loop, const pc_broker_config
                        size_t (*possible)(void *ctx, size_t most), void *ctx, const pc_log *log);
 void pc_amqp_park_fini(pc_amqp_park *park);
 
-/* Takes the message over, settle() follows; or -1: hold it. PC_ENOTFOUND: such messages can't be
- * parked; else not now, and possible() follows. */
+/* Takes the message over, settle() follows; or -1: hold it. PC_ENOTFOUND: such a message can't be
+ * parked; PC_EIO: not now, and possible() follows. */
 int pc_amqp_park_put(pc_amqp_park *park, const pc_message *message, const pc_queue *from,
                      int64_t delay_ns, pc_err *err);
 /* The tags are void: lets everything go. */

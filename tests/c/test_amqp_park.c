@@ -231,3 +231,25 @@ test_amqp_park_tells_when_it_is_possible_again(void)
     pc_amqp_park_fini(&g.park);
     pc_loop_free(g.loop);
 }
+
+/* Asked again, it would be refused again, and go to and fro for ever. */
+void
+test_amqp_park_does_not_ask_again_for_what_never_fits(void)
+{
+    static char headers[200000] = "\4bulkS\0\3\15\66";  // 200,000 less these ten
+    pc_broker_config config = amqp_config();
+    pc_err err = {0};
+    garage g = {.loop = pc_loop_new(NULL)};
+    pc_queue from = amqp_queue("pc-test-never-fits");
+    pc_message message = amqp_message(from.name, "far", 3);
+    message.tag = 7;
+    message.headers_kind = PC_HEADERS_TABLE;
+    message.headers = pc_slice_of(headers, sizeof headers);
+    pc_amqp_park_init(&g.park, g.loop, &config, on_settle, on_possible, &g, NULL);
+    PC_ASSERT_INT(pc_amqp_park_put(&g.park, &message, &from, PC_NS_PER_SEC, &err), -1);
+    PC_ASSERT(err.code == PC_ENOTFOUND, "%d %s", err.code, err.msg);
+    amqp_turn_for(g.loop, 1.3);
+    PC_ASSERT_INT(g.possible, 0);
+    pc_amqp_park_fini(&g.park);
+    pc_loop_free(g.loop);
+}

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from kombu import Connection, Consumer, Exchange, Producer, Queue, pools
@@ -19,6 +19,7 @@ from pyceleryc.app.drivers import broker_config, broker_urls, queue_config, sche
 from pyceleryc.app.messages import TaskMessages, cannot_encode, encode, task_message, unix_time
 from pyceleryc.app.publisher import NO_RETRY, Publisher, RetryPolicy
 from pyceleryc.app.queues import Queues
+from pyceleryc.utils.locks import shared_property
 
 __all__ = ('AMQP', 'Queues', 'task_message')
 
@@ -62,23 +63,23 @@ class AMQP(TaskMessages):
         """The method that publishes a message made by :attr:`create_task_message`."""
         return self.send
 
-    @cached_property
+    @shared_property
     def queues(self) -> Queues:
         """The queues, made of the setting ``task_queues``."""
         return self.make_queues(self.app.conf.task_queues)
 
-    @cached_property
+    @shared_property
     def default_queue(self) -> Queue:
         """The queue of tasks that nothing routes elsewhere."""
         return self.queues[self.app.conf.task_default_queue]
 
-    @cached_property
+    @shared_property
     def default_exchange(self) -> Exchange:
         """The exchange of the default queue, if that is not configured."""
         conf = self.app.conf
         return Exchange(conf.task_default_exchange, conf.task_default_exchange_type)
 
-    @cached_property
+    @shared_property
     def router(self) -> _routes.Router:
         """Finds the route of a task."""
         return self.Router()
@@ -173,7 +174,7 @@ class AMQP(TaskMessages):
         """Return *queue* as the core takes it."""
         return queue_config(queue)
 
-    @cached_property
+    @shared_property
     def publisher(self) -> Publisher | None:
         """The process's publisher; None if kombu has to publish."""
         conf = self.app.conf
@@ -221,7 +222,7 @@ class AMQP(TaskMessages):
 
     publisher_pool = producer_pool
 
-    @cached_property
+    @shared_property
     def _event_dispatcher(self) -> Any:
         # Only task-sent events are sent from here, and not from inside a worker.
         return self.app.events.Dispatcher(enabled=False)

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 from uuid import NAMESPACE_OID, uuid3, uuid4
 
@@ -42,7 +41,7 @@ from pyceleryc.utils.clock import LogicalClock
 from pyceleryc.utils.dispatch import Signal
 from pyceleryc.utils.functional import head_from_fun
 from pyceleryc.utils.imports import gen_task_name, instantiate, symbol_by_name
-from pyceleryc.utils.locks import new_rlock
+from pyceleryc.utils.locks import new_rlock, shared_property
 from pyceleryc.utils.time import localize, timezone, to_utc
 
 __all__ = ('Celery',)
@@ -323,7 +322,7 @@ class Celery(Configuring, Connections, Periodic, Sending):
         kwargs['app'] = self
         return signature(*args, **kwargs)
 
-    @cached_property
+    @shared_property
     def annotations(self) -> Any:
         """The setting ``task_annotations``, prepared."""
         return prepare_annotations(self.conf.task_annotations)
@@ -346,27 +345,27 @@ class Celery(Configuring, Connections, Periodic, Sending):
 
     # -- parts --------------------------------------------------------------------------------
 
-    @cached_property
+    @shared_property
     def amqp(self) -> Any:
         """The :class:`~pyceleryc.app.amqp.AMQP`."""
         return instantiate(self.amqp_cls, app=self)
 
-    @cached_property
+    @shared_property
     def control(self) -> Any:
         """Remote control of workers."""
         return instantiate(self.control_cls, app=self)
 
-    @cached_property
+    @shared_property
     def events(self) -> Any:
         """Monitoring events."""
         return instantiate(self.events_cls, app=self)
 
-    @cached_property
+    @shared_property
     def loader(self) -> Any:
         """Reads configuration and imports tasks."""
         return get_loader_cls(self.loader_cls)(app=self)
 
-    @cached_property
+    @shared_property
     def log(self) -> Any:
         """Sets up logging."""
         return instantiate(self.log_cls, app=self)
@@ -402,7 +401,7 @@ class Celery(Configuring, Connections, Periodic, Sending):
         cls, url = backends.by_url(self.backend_cls or self.conf.result_backend, self.loader)
         return cls(app=self, url=url)
 
-    @cached_property
+    @shared_property
     def Task(self) -> Any:  # noqa: N802  the public name
         """Base class of this app's tasks."""
         return self.create_task_cls()
@@ -431,32 +430,32 @@ class Celery(Configuring, Connections, Periodic, Sending):
                 _unpickle_appattr, (path, obj.__reduce_args__()))
         return type(name or base.__name__, (base,), attributes)
 
-    @cached_property
+    @shared_property
     def AsyncResult(self) -> Any:  # noqa: N802  the public name
         """Class of results of this app's tasks."""
         return self.subclass_with_self('pyceleryc.result:AsyncResult')
 
-    @cached_property
+    @shared_property
     def ResultSet(self) -> Any:  # noqa: N802  the public name
         """Class of sets of results."""
         return self.subclass_with_self('pyceleryc.result:ResultSet')
 
-    @cached_property
+    @shared_property
     def GroupResult(self) -> Any:  # noqa: N802  the public name
         """Class of results of groups."""
         return self.subclass_with_self('pyceleryc.result:GroupResult')
 
-    @cached_property
+    @shared_property
     def WorkController(self) -> Any:  # noqa: N802  the public name
         """Class of workers that are embedded in programs."""
         return self.subclass_with_self('pyceleryc.worker:WorkController')
 
-    @cached_property
+    @shared_property
     def Worker(self) -> Any:  # noqa: N802  the public name
         """Class of workers of the command line."""
         return self.subclass_with_self('pyceleryc.apps.worker:Worker')
 
-    @cached_property
+    @shared_property
     def Beat(self, **kwargs: Any) -> Any:  # noqa: N802  the public name
         """Class of the scheduler of the command line."""
         return self.subclass_with_self('pyceleryc.apps.beat:Beat')
@@ -505,7 +504,7 @@ class Celery(Configuring, Connections, Periodic, Sending):
         """The task that the worker runs here, or None."""
         return get_current_worker_task()
 
-    @cached_property
+    @shared_property
     def oid(self) -> str:
         """Id of this app in this process."""
         return make_oid(id(self))
@@ -519,7 +518,7 @@ class Celery(Configuring, Connections, Periodic, Sending):
         """Tell whether the app's time zone is UTC."""
         return bool(self.timezone == timezone.utc)
 
-    @cached_property
+    @shared_property
     def timezone(self) -> Any:
         """The setting ``timezone``; UTC if not set, or local time if ``enable_utc`` is off."""
         conf = self.conf

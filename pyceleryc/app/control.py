@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
 from typing import Any
 
 from kombu.matcher import match
@@ -12,6 +11,7 @@ from kombu.utils.functional import maybe_list
 
 from pyceleryc.app.drivers import has_fanout
 from pyceleryc.exceptions import DuplicateNodenameWarning, ImproperlyConfigured
+from pyceleryc.utils.locks import shared_property
 from pyceleryc.utils.text import pluralize
 
 __all__ = ('Inspect', 'Control', 'flatten_reply')
@@ -167,12 +167,12 @@ class Control:
             queue_durable=conf.control_queue_durable, queue_exclusive=conf.control_queue_exclusive,
             reply_queue_ttl=conf.control_queue_ttl, reply_queue_expires=conf.control_queue_expires)
 
-    @cached_property
+    @shared_property
     def mailbox(self) -> Any:
         """The mailbox of this program (kombu.pidbox)."""
         return self.make_mailbox()
 
-    @cached_property
+    @shared_property
     def inspect(self) -> Any:
         """Class :class:`Inspect` for this app."""
         return self.app.subclass_with_self(Inspect, reverse='control.inspect')
@@ -226,7 +226,7 @@ class Control:
             arguments['durable'] = True  # the workers need not do that once more
         return self.broadcast('revoke', destination=destination, arguments=arguments, **kwargs)
 
-    @cached_property
+    @shared_property
     def durable_revokes(self) -> Any:
         """Where revoked ids are kept (:class:`~pyceleryc.backends.revokes.RevokeStore`); None without ``worker_durable_revokes``."""
         # The backend must be imported when it is wanted only.

@@ -3,11 +3,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
 from pyceleryc.app.drivers import has_fanout
 from pyceleryc.utils.imports import symbol_by_name
+from pyceleryc.utils.locks import shared_property
 
 __all__ = ('Events',)
 
@@ -22,17 +22,17 @@ class Events:
     def __init__(self, app: Any = None) -> None:
         self.app = app
 
-    @cached_property
+    @shared_property
     def Receiver(self) -> Any:  # noqa: N802  the public name
         """Class :class:`~pyceleryc.events.receiver.EventReceiver` of this app."""
         return self.app.subclass_with_self(self.receiver_cls, reverse='events.Receiver')
 
-    @cached_property
+    @shared_property
     def Dispatcher(self) -> Any:  # noqa: N802
         """Class :class:`~pyceleryc.events.dispatcher.EventDispatcher` of this app."""
         return self.app.subclass_with_self(self.dispatcher_cls, reverse='events.Dispatcher')
 
-    @cached_property
+    @shared_property
     def State(self) -> Any:  # noqa: N802
         """Class :class:`~pyceleryc.events.state.State`."""
         return symbol_by_name(self.state_cls)

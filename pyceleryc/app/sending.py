@@ -5,7 +5,6 @@ import logging
 import warnings
 from collections.abc import Iterable
 from datetime import datetime
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from kombu.utils.uuid import uuid
@@ -17,6 +16,7 @@ from pyceleryc.canvas.signature import maybe_signature
 from pyceleryc.exceptions import AlwaysEagerIgnored
 from pyceleryc.utils.functional import maybe_list
 from pyceleryc.utils.iso8601 import parse_iso8601
+from pyceleryc.utils.locks import shared_property
 from pyceleryc.utils.time import maybe_make_aware
 
 __all__ = ('Sending',)
@@ -57,7 +57,7 @@ class Sending:
     AsyncResult: Any
     now: Any
 
-    @cached_property
+    @shared_property
     def send_settings(self) -> SendSettings:
         """The settings of sending, until one of them is changed."""
         return SendSettings.of(self.conf)

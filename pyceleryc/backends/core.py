@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from kombu.exceptions import DecodeError, EncodeError, OperationalError
-from kombu.utils.objects import cached_property
 from kombu.utils.uuid import uuid
 
 from pyceleryc import _core, _state, states
@@ -19,6 +18,7 @@ from pyceleryc.backends.errors import StoreUnreachable
 from pyceleryc.backends.remote import pauses
 from pyceleryc.exceptions import BackendStoreError
 from pyceleryc.result import result_from_tuple
+from pyceleryc.utils.locks import shared_property
 
 __all__ = ('Client', 'CoreBackend', 'DocumentGroups')
 
@@ -147,7 +147,7 @@ class CoreBackend(Backend):
         """Return the configuration of ``_core.Results``."""
         raise NotImplementedError(f'{type(self).__name__} must define client_config()')
 
-    @cached_property
+    @shared_property
     def core(self) -> Client:
         """The process's client of the store."""
         return Client.shared(self.client_config())
@@ -159,7 +159,7 @@ class CoreBackend(Backend):
         """
         return self.core.config if self._writes_plainly else None
 
-    @cached_property
+    @shared_property
     def _writes_plainly(self) -> bool:
         cls = type(self)
         return all(getattr(cls, name) is getattr(CoreBackend, name) for name in _WRITING)

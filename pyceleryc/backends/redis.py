@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from kombu.utils.objects import cached_property
 
 from pyceleryc._state import task_join_will_block
 from pyceleryc.app.redis_driver import sentinel_config
@@ -19,6 +18,7 @@ from pyceleryc.backends.revokes import RedisRevokes
 from pyceleryc.exceptions import BackendGetMetaError, ChordError, ImproperlyConfigured
 from pyceleryc.result import GroupResult
 from pyceleryc.states import PROPAGATE_STATES, SUCCESS
+from pyceleryc.utils.locks import shared_property
 
 __all__ = ('RedisBackend', 'SentinelBackend')
 
@@ -77,7 +77,7 @@ class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):  # type: ignore[misc]
         """Return the URL, without the password unless that is asked for."""
         return super().as_uri(include_password) if self.url else 'redis://'
 
-    @cached_property
+    @shared_property
     def client(self) -> Any:
         """A redis-py client of the same server, for programs that keep other things there.
 
@@ -198,7 +198,7 @@ class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):  # type: ignore[misc]
             self._store_command(key, document), ('PUBLISH', key, document)))
         return True
 
-    @cached_property
+    @shared_property
     def _stores_plainly(self) -> bool:
         # SUCCESS replaces whatever was stored, so the script that looks first is not needed.
         names = ('set', 'on_chord_part_return')
@@ -277,7 +277,7 @@ class SentinelBackend(RedisBackend):
         ``result_backend_transport_options`` has the ``master_name`` and maybe ``sentinel_kwargs``.
     """
 
-    @cached_property
+    @shared_property
     def client(self) -> Any:
         """A redis-py client of the master, for programs that keep other things there."""
         sentinel = importlib.import_module('redis.sentinel')

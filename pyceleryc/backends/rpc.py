@@ -9,7 +9,6 @@ from typing import Any
 
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
-from kombu.utils.objects import cached_property
 
 from pyceleryc.app.drivers import scheme_of
 from pyceleryc.backends.core import REREAD, Client, CoreBackend
@@ -17,6 +16,7 @@ from pyceleryc.backends.redis_replies import RedisReceiver, reply_list
 from pyceleryc.backends.remote import Remote
 from pyceleryc.backends.replies import KombuReceiver, Receiver, ReplyClient
 from pyceleryc.exceptions import ImproperlyConfigured
+from pyceleryc.utils.locks import shared_property
 
 __all__ = ('RPCBackend',)
 
@@ -57,13 +57,13 @@ class RPCBackend(Remote, CoreBackend):
         #: Of the Redis that results were sent to last.
         self._server: Client | None = None
 
-    @cached_property
+    @shared_property
     def broker(self) -> dict[str, Any] | None:
         """Configuration of the broker's driver, if that can send and receive results; else None."""
         config: dict[str, Any] | None = self.app.amqp.core_config()
         return config if config is not None and config['scheme'] in WITH_DRIVER else None
 
-    @cached_property
+    @shared_property
     def core(self) -> Client:
         """The process's client."""
         if self.broker is not None:

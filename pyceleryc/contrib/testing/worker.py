@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.handlers import QueueHandler as _QueueHandler
 from typing import Any
 
@@ -49,6 +49,8 @@ class TestWorkController(WorkController):
             return record
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        #: What :meth:`start` has raised.
+        self.error: BaseException | None = None
         self._on_started = threading.Event()
         self._calls: list[tuple[Callable[[], None], Future[None]]] = []
         self._ends: tuple[socket.socket, socket.socket] | None = None
@@ -76,6 +78,10 @@ class TestWorkController(WorkController):
         """Run until it is stopped."""
         try:
             super().start()
+        except BaseException as exc:
+            # Noted before those who wait for the start are woken.
+            self.error = exc
+            raise
         finally:
             test_worker_stopped.send(sender=self.app, worker=self)
             self._on_started.set()
@@ -152,20 +158,17 @@ def _worker_thread(
     quiet = {'without_heartbeat': True, 'without_mingle': True, 'without_gossip': True, 'hostname': anon_nodename()}
     worker = TestWorkController(
         app, concurrency=concurrency, pool=pool, loglevel=loglevel, logfile=logfile, **{**quiet, **options})
-    failed: list[BaseException] = []
 
     def run() -> None:
-        try:
+        with suppress(BaseException):  # they are told below
             worker.start()
-        except BaseException as exc:
-            failed.append(exc)
 
     thread = threading.Thread(target=run, daemon=True, name='celery test worker')
     thread.start()
     try:
         worker.ensure_started()
-        if failed:
-            raise RuntimeError(f'The worker could not be started: {failed[0]!r}') from failed[0]
+        if worker.error is not None:
+            raise RuntimeError(f'The worker could not be started: {worker.error!r}') from worker.error
         yield worker
     finally:
         worker.stop()
@@ -174,8 +177,8 @@ def _worker_thread(
             raise RuntimeError(
                 'Worker thread failed to exit within the allocated timeout. '
                 'Consider raising `shutdown_timeout` if your tasks take longer to execute.')
-    if failed:
-        raise RuntimeError(f'The worker ended with an error: {failed[0]!r}') from failed[0]
+    if worker.error is not None:
+        raise RuntimeError(f'The worker ended with an error: {worker.error!r}') from worker.error
 
 
 def setup_app_for_worker(app: Any, loglevel: str | int, logfile: str | None) -> None:

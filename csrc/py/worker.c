@@ -11,19 +11,44 @@
 
 /* --- one thread at a time ----------------------------------------------- */
 
-/* Without the GIL. */
+/* The mutex is not a recursive one, which would not know its thread again in a fork of it; and whether this is a fork is
+ * asked only when the lock is taken, since that is a system call, and there are six of these to a task. */
+static bool
+is_held_here(const py_worker *self)
+{
+    return atomic_load_explicit(&self->holder, memory_order_relaxed) == pthread_self();
+}
+
+static bool
+try_lock(py_worker *self)
+{
+    if (!is_held_here(self)) {
+        if (pthread_mutex_trylock(&self->lock) != 0) {
+            return false;
+        }
+        atomic_store_explicit(&self->holder, pthread_self(), memory_order_relaxed);
+    }
+    self->depth++;
+    return true;
+}
+
+/* Without the GIL. In a fork, who had the lock may not be here to let it go. */
 static void
 lock(py_worker *self)
 {
-    if (getpid() == self->pid) {
-        (void)pthread_mutex_lock(&self->lock);
+    if (try_lock(self) || getpid() != self->pid) {
+        return;
     }
+    (void)pthread_mutex_lock(&self->lock);
+    atomic_store_explicit(&self->holder, pthread_self(), memory_order_relaxed);
+    self->depth++;
 }
 
 static void
 unlock(py_worker *self)
 {
-    if (getpid() == self->pid) {
+    if (is_held_here(self) && --self->depth == 0) {
+        atomic_store_explicit(&self->holder, 0, memory_order_relaxed);
         (void)pthread_mutex_unlock(&self->lock);
     }
 }
@@ -31,7 +56,7 @@ unlock(py_worker *self)
 void
 py_worker_hold(py_worker *self)
 {
-    if (getpid() == self->pid && pthread_mutex_trylock(&self->lock) != 0) {
+    if (!try_lock(self)) {
         Py_BEGIN_ALLOW_THREADS
         lock(self);
         Py_END_ALLOW_THREADS
@@ -48,23 +73,6 @@ void
 py_worker_sleeping(void *ctx, bool yes)
 {
     (yes ? unlock : lock)(ctx);
-}
-
-static int
-init_lock(py_worker *self)
-{
-    pthread_mutexattr_t attributes;
-
-    self->pid = getpid();
-    if (pthread_mutexattr_init(&attributes) != 0) {
-        return -1;
-    }
-    int rc = pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_RECURSIVE);
-    if (rc == 0) {
-        rc = pthread_mutex_init(&self->lock, &attributes);
-    }
-    (void)pthread_mutexattr_destroy(&attributes);
-    return rc == 0 ? 0 : -1;
 }
 
 /* --- life --------------------------------------------------------------- */
@@ -98,7 +106,8 @@ make(PyTypeObject *type, PyObject *config, PyObject *tracer, PyObject *hooks)
     }
     self->state = py_state_of_type(type);
     pc_link_init(&self->attached);
-    if (init_lock(self) < 0) {
+    self->pid = getpid();
+    if (pthread_mutex_init(&self->lock, NULL) != 0) {
         PyErr_NoMemory();
         type->tp_free(self);
         Py_DECREF(type);

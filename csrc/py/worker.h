@@ -4,6 +4,7 @@
 #define PC_PY_WORKER_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "py/state.h"
 #include "work/worker.h"
@@ -15,7 +16,9 @@ typedef struct py_worker {
     PyObject *hooks;
     PyObject *pending;       // an exception that has to leave run(), or NULL
     pc_worker *worker;
-    pthread_mutex_t lock;    // recursive; guards the machine. The thread that turns its loop leaves it open while it sleeps
+    pthread_mutex_t lock;    // guards the machine. The thread that turns its loop leaves it open while it sleeps
+    _Atomic pthread_t holder;  // of the lock; 0: nobody
+    unsigned depth;          // how often it holds it
     pid_t pid;               // who made it: in a fork of it there is nobody else
     pc_log log;
     pc_runner runner;

@@ -212,20 +212,29 @@ class chain(_chain):  # noqa: N801  the public name
 
     def __new__(cls, *tasks: Any, **kwargs: Any) -> Any:
         if not kwargs and tasks and (len(tasks) > 1 or is_list(tasks[0])):
-            steps = tasks[0] if len(tasks) == 1 else tasks
-            joined = reduce(operator.or_, steps, _chain())
+            steps = list(tasks[0]) if len(tasks) == 1 else tasks
+            # Each | copies all on its left, so a long chain is not made with them.
+            plain = all(getattr(type(step), '__or__', None) is Signature.__or__ for step in steps)
+            joined = join(*steps) if plain and steps else reduce(operator.or_, steps, _chain())
             return joined if joined.get('subtask_type') else _chain(joined, app=joined._app)
         made = _chain.__new__(_chain, *tasks, **kwargs)
         made.__init__(*tasks, **kwargs)  # type: ignore[misc]
         return made
 
 
-def join(left: Any, right: Any) -> Any:
-    """Return *left* followed by *right*; what ``|`` does.  Both stay as they are."""
-    app = left._own_app() or right._own_app()
-    steps = unchained(left.clone())
-    for step in unchained(right.clone()):
-        append_step(steps, step)
+def join(*sigs: Any) -> Any:
+    """Return a chain of signatures, one after the other; what ``|`` does.  They stay as they are."""
+    steps: list[Any] = []
+    app, seen = None, 0
+    for index, sig in enumerate(sigs):
+        if index > 1 and app is not None and len(steps) > 1:
+            # What has been joined is a chain of that app, and so are its steps.
+            for step in steps[seen:]:
+                step._app = app
+            seen = len(steps)
+        for step in unchained(sig.clone()):
+            append_step(steps, step)
+        app = app or sig._own_app()
     return steps[0] if len(steps) == 1 else _chain(steps, app=app)
 
 

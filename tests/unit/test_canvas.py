@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import json
+import operator
 import pickle
 import uuid
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -172,6 +174,31 @@ class TestChain:
     def test_eager(self, add: Any) -> None:
         result = (add.s(1, 1) | add.s(2) | add.s(3)).apply()
         assert result.get() == 7 and result.parent.get() == 4 and result.parent.parent.get() == 2
+
+    @pytest.mark.parametrize('shape', [
+        'aa', 'aaa', 'caaa', 'acac', 'ga', 'aga', 'agaa', 'gga', 'aggac', 'gaga', 'hah', 'aha', 'ahhg', 'nan', 'ngna', 'aea', 'og', 'oaoa'])
+    def test_the_same_as_with_bars(self, app: Any, add: Any, xsum: Any, shape: str) -> None:
+        with Celery('other', set_as_current=False) as other:
+            make = {
+                'a': lambda i: add.s(i).set(countdown=i), 'g': lambda i: group(add.s(i), add.s(i + 1)), 'n': lambda i: signature('x.none', (i,)),
+                'c': lambda i: chain(add.s(i), add.s(i + 1), link_error=add.si(9, i), app=app),
+                'h': lambda i: chord([add.s(i)], xsum.s()), 'o': lambda i: other.signature('x.o', (i,)), 'e': lambda i: chain()}
+            steps = [make[kind](i) for i, kind in enumerate(shape)]
+            before = json.dumps(steps)
+            ours, barred = chain(*steps), reduce(operator.or_, steps, _chain())
+            if not barred.get('subtask_type'):
+                barred = _chain(barred, app=barred._app)
+            assert json.dumps(ours) == json.dumps(barred) == json.dumps(chain(step for step in steps))
+            assert json.dumps(steps) == before and type(ours) is type(barred) and ours._app is barred._app
+            if isinstance(ours, _chain):
+                assert [step._app for step in ours.tasks] == [step._app for step in barred.tasks]
+
+    def test_long_ones_take_as_long_as_their_steps(self, add: Any, monkeypatch: Any) -> None:
+        steps = [add.s(i) for i in range(200)]
+        made, clone = [], Signature.clone
+        monkeypatch.setattr(Signature, 'clone', lambda sig, *args, **options: made.append(sig) or clone(sig, *args, **options))
+        assert len(chain(steps).tasks) == 200
+        assert len(made) <= 400
 
 
 class TestGroup:

@@ -14,6 +14,7 @@
 typedef enum verdict { DONE = 0, FAILED = -1, UNUSUAL = 1 } verdict;
 
 typedef struct writer {
+    py_state *state;
     pc_buf *out;
     pc_err err;
     int depth;
@@ -101,6 +102,15 @@ write_dict(writer *w, PyObject *dict)
     return rc == DONE ? write_word(w, "}") : rc;
 }
 
+/* A dict, or of a class that has the items of one, as signatures do. The lookup runs no Python code. */
+static bool
+is_dict(const writer *w, PyObject *obj)
+{
+    PyObject *name = w->state->str_items;
+    return PyDict_CheckExact(obj)
+           || (PyDict_Check(obj) && _PyType_Lookup(Py_TYPE(obj), name) == _PyType_Lookup(&PyDict_Type, name));
+}
+
 static verdict
 write_container(writer *w, PyObject *obj)
 {
@@ -109,7 +119,7 @@ write_container(writer *w, PyObject *obj)
         return UNUSUAL;
     }
     w->depth++;
-    if (PyDict_CheckExact(obj)) {
+    if (is_dict(w, obj)) {
         rc = write_dict(w, obj);
     } else if (PyList_CheckExact(obj) || PyTuple_CheckExact(obj)) {
         rc = write_items(w, PySequence_Fast_ITEMS(obj), PySequence_Fast_GET_SIZE(obj));
@@ -157,7 +167,7 @@ py_json_encode_kombu(py_state *state, PyObject *obj, pc_buf *out)
 int
 py_json_encode(py_state *state, PyObject *obj, pc_buf *out)
 {
-    writer w = {.out = out, .depth = 0};
+    writer w = {.state = state, .out = out, .depth = 0};
     size_t before = pc_buf_len(out);
     verdict rc = write_value(&w, obj);
     if (rc == DONE) {

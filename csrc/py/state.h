@@ -61,6 +61,7 @@
     X(exchange)           \
     X(routing_key)        \
     X(redelivered)        \
+    X(items)              \
     X(__type__)           \
     X(__value__)
 

@@ -8,8 +8,9 @@ import json
 import math
 import random
 import struct
+import sys
 import uuid
-from collections import OrderedDict, namedtuple
+from collections import Counter, OrderedDict, defaultdict, namedtuple
 from collections.abc import Callable
 from decimal import Decimal
 from importlib import machinery, util
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 from kombu.utils import json as kombu_json
 
-from pyceleryc import _core
+from pyceleryc import Signature, _core
 
 Point = namedtuple("Point", "x y")
 
@@ -65,6 +66,36 @@ def same_dumps(obj: Any) -> None:
 
 def same_loads(data: Any) -> None:
     assert outcome(_core.json_loads, data) == outcome(kombu_json.loads, data)
+
+
+class Plain(dict[str, Any]):
+    """Written as a dict."""
+
+    def __json__(self) -> dict[str, Any]:
+        raise AssertionError("a dict of any class is written as one")
+
+
+class Sorted(dict[str, Any]):
+    def items(self) -> Any:
+        return sorted(super().items())
+
+
+def test_classes_of_dicts() -> None:
+    ordered = OrderedDict(b=1, a=2)
+    ordered.move_to_end("b")
+    for obj in (Plain(b=1, a=[Plain(), {"c": Plain(d=None)}]), Sorted(b=1, a=2), ordered, defaultdict(list, a=[1]), Counter("aab"),
+                Plain({1: 2})):  # type: ignore[dict-item]
+        same_dumps(obj)
+        same_dumps({"in": [obj]})
+    signature = Signature("t.add", (1, Signature("t.sub")), {"k": 1}, {"link": [Signature("t.mul")]})
+    same_dumps(signature)
+    called: list[str] = []
+    sys.setprofile(lambda frame, event, arg: called.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        _core.json_dumps(signature)
+    finally:
+        sys.setprofile(None)
+    assert called == []  # not even kombu's dumps()
 
 
 class Maker:

@@ -112,6 +112,13 @@ class ResultSet(ResultBase):
         ids = ', '.join(str(result.id) for result in self.results)
         return f'<{type(self).__name__}: [{ids}]>'
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.__reduce_args__()
+
+    def __reduce_args__(self) -> tuple[Any, ...]:
+        # Classes of an app (app.ResultSet) are found through the app, and given these.
+        return (self.results,)
+
     # -- states ---------------------------------------------------------------------------------
 
     def successful(self) -> bool:
@@ -331,5 +338,5 @@ class GroupResult(ResultSet):
         ids = ', '.join(str(result.id) for result in self.results)
         return f'<{type(self).__name__}: {self.id} [{ids}]>'
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.id, self.results, self.parent)
+    def __reduce_args__(self) -> tuple[Any, ...]:
+        return self.id, self.results, self.parent

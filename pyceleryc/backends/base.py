@@ -14,7 +14,7 @@ from kombu.utils.functional import LRUCache
 from kombu.utils.url import maybe_sanitize_url
 
 from pyceleryc import states
-from pyceleryc._state import get_current_task
+from pyceleryc._state import get_current_app, get_current_task
 from pyceleryc.backends.chords import Chords
 from pyceleryc.backends.errors import EXCEPTION_ABLE_CODECS, Exceptions
 from pyceleryc.backends.marks import Marks
@@ -110,7 +110,8 @@ class Backend(Exceptions, Documents, Marks, Chords):
         self.url = url
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.app, self.url, self.serializer, self.expires)
+        # As Celery has it, without the app: that of the reader has the connections.
+        return unpickle_backend, (type(self), (), {'expires': self.expires, 'url': self.url})
 
     def as_uri(self, include_password: bool = False) -> str:
         """Return the URL, without the password unless that is asked for."""
@@ -350,8 +351,11 @@ class Backend(Exceptions, Documents, Marks, Chords):
         """Called after each task that the worker has run."""
 
 
-def _rebuild(cls: Any, app: Any, url: Any, serializer: str, expires: Any) -> Any:
-    return cls(app=app, url=url, serializer=serializer, expires=expires)
+def unpickle_backend(cls: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Return the backend of the current app, if it is the same store, else a new one."""
+    app = get_current_app()
+    own = app.backend
+    return own if type(own) is cls and own.url == kwargs.get('url') else cls(*args, app=app, **kwargs)
 
 
 class SyncBackendMixin:

@@ -1,6 +1,6 @@
 """The serializer ``pickle``: what is Celery's, too, goes by the names that Celery's programs know (PROTOCOL 3.5.1).
 
-Exceptions in results and signatures in messages are written as ``celery.exceptions.Retry`` and so on, and read as
+Exceptions in results, signatures and results in messages are written as ``celery.exceptions.Retry`` and so on, and read as
 ours where there is no real Celery.  Everything else is pickled as ever.
 """
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ('dumps', 'loads', 'register_pickle')
 _PUBLIC = {
     'pyceleryc.exceptions': 'celery.exceptions',
     'pyceleryc.utils.serialization': 'celery.utils.serialization',
-    'pyceleryc.app.registry': 'celery.app.registry',
+    **{f'pyceleryc.{name}': f'celery.{name}' for name in ('app.base', 'app.registry', 'backends.base', 'backends.redis')},
     **dict.fromkeys((f'pyceleryc.canvas.{name}' for name in ('signature', 'chain', 'chord', 'group', 'maps')), 'celery.canvas'),
 }
 _CONTENT_TYPE = 'application/x-python-serialize'

@@ -21,6 +21,7 @@ result = [
     chain(f.s('x', 1), a.s(1)).delay().get(timeout=20, propagate=False).args,
     type(a.apply_async((1, 1), expires=-1).get(timeout=20, propagate=False)) is TaskRevokedError,
     type(tasks.app.send_task('no.such.task').get(timeout=20, propagate=False)).__module__,
+    i.delay(tasks.app.GroupResult('g', [tasks.app.AsyncResult('m', parent=tasks.app.AsyncResult('p'))])).get(timeout=20).as_tuple(),
     type(chord([f.s('x', 1), a.s(1, 1)], s.s()).delay().get(timeout=20, propagate=False)).__name__,
 ]
 """
@@ -33,4 +34,4 @@ def test_pickles_cross_over(worker: Callable[[], Side], client: Callable[[], Sid
     with runner.worker(runner.env(redis_url, redis_url, queue, FLEET_SETTINGS=settings)):
         answer = sender.client(SCRIPT, sender.env(redis_url, redis_url, queue, FLEET_SETTINGS=settings))
     library = "celery.exceptions" if sender.name == "celery" else "pyceleryc.exceptions"
-    assert answer == [7, 13, True, ["x", 1], True, library, "ChordError"]
+    assert answer == [7, 13, True, ["x", 1], True, library, [["g", None], [[["m", [["p", None], None]], None]]], "ChordError"]

@@ -68,6 +68,11 @@ def test_pickle(app: Celery) -> None:
     result = AsyncResult("a", app=app, task_name="n", parent=AsyncResult("p", app=app))
     other = pickle.loads(pickle.dumps(result))
     assert (other.id, other.parent.id, other.task_name) == ("a", "p", "n")
+    for many in (app.GroupResult("g", [result], parent=app.AsyncResult("p")), app.ResultSet([result]), GroupResult("g", [result], app=app)):
+        found = pickle.loads(pickle.dumps(many))
+        assert found == many and isinstance(found, type(many)) and found.parent == many.parent
+        # No second app, and no second connection to the store.
+        assert found.backend is app.backend
     eager = pickle.loads(pickle.dumps(EagerResult("e", 5, states.SUCCESS)))
     assert (eager.id, eager.get()) == ("e", 5)
 

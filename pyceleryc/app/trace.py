@@ -316,6 +316,10 @@ class Hooks:
     def _leave_process(self, task: Task, request: Context, exc: BaseException) -> Outcome:
         """SystemExit and the like: in a pool's child the process ends, and the parent does the rest (T-007)."""
         if self.exits:
+            try:
+                self.flush()
+            except Exception as error:
+                logger.error("What Task %s[%s] has published before it ended its process may be lost: %r", task.name, request.id, error)
             sys.stdout.flush()
             sys.stderr.flush()
             code = exc.code if isinstance(exc, SystemExit) else 1

@@ -58,7 +58,7 @@ static int
 finish_call(call *q, pc_reply **reply, bool *lost, pc_mono deadline, pc_err *err)
 {
     pc_err why = {0};
-    if (pc_pump_wait(q->sender->pump, is_answered, q, deadline, NULL, &why) < 0) {
+    if (pc_pump_wait(q->sender->pump, is_answered, q, deadline, NULL, &why) < 0 && !q->done) {
         q->orphan = true;
         return pc_fail(err, why.code, "%s: no answer: %s", pc_redis_where(q->sender->conn),
                        why.msg);

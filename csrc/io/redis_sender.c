@@ -14,11 +14,19 @@
 
 // ---- the connection ----
 
+/* The timer is always set, if only for "never": moving cannot fail. */
+static void
+set_retry(pc_redis_sender *s, pc_mono when)
+{
+    (void)pc_loop_set_timer(pc_pump_loop(s->pump), &s->retry, when, NULL);
+}
+
 static void
 retry_later(pc_redis_sender *s)
 {
     pc_mono when = pc_mono_add(pc_mono_now(), s->backoff_ns);
-    if (!s->retrying && pc_loop_set_timer(pc_pump_loop(s->pump), &s->retry, when, NULL) == 0) {
+    if (!s->retrying) {
+        set_retry(s, when);
         s->retrying = true;
         s->backoff_ns = s->backoff_ns * 2 > LAST_BACKOFF ? LAST_BACKOFF : s->backoff_ns * 2;
     }
@@ -134,6 +142,7 @@ retry_due(void *ctx, pc_mono now)
 {
     pc_redis_sender *s = ctx;
     (void)now;
+    set_retry(s, PC_MONO_NEVER);  // the place it had until now is still free
     s->retrying = false;
     if (pc_redis_is_up(s->conn)) {
         send_all(s);
@@ -439,7 +448,7 @@ pc_redis_sender_init(pc_redis_sender *s, const pc_broker_config *config, void (*
     pc_link_init(&s->calls);
     pc_timer_init(&s->retry, retry_due, s);
     s->pump = pc_pump_new(err);
-    if (s->pump == NULL) {
+    if (s->pump == NULL || pc_loop_set_timer(pc_pump_loop(s->pump), &s->retry, PC_MONO_NEVER, err) < 0) {
         return -1;
     }
     pc_pump_ask(s->pump, config->interrupted);
@@ -456,7 +465,7 @@ pc_redis_sender_close(pc_redis_sender *s)
 {
     pc_err err = {.code = PC_EIO, .msg = "the connection was closed"};
     pc_minder_end(&s->minder);
-    pc_loop_clear_timer(pc_pump_loop(s->pump), &s->retry);
+    set_retry(s, PC_MONO_NEVER);
     s->retrying = false;
     hang_up(s, &err);
     for (pc_link *at = s->items.next; at != &s->items; at = at->next) {
@@ -478,6 +487,7 @@ pc_redis_sender_fini(pc_redis_sender *s)
         pc_redis_item_drop(PC_CONTAINER_OF(s->items.next, pc_redis_item, link));
     }
     pc_redis_free(s->conn);
+    pc_loop_clear_timer(pc_pump_loop(s->pump), &s->retry);
     pc_pump_free(s->pump);
     s->pump = NULL;
 }

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What producers leave under way is finished without another call. */
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "amqp_fixture.h"
+#include "harness.h"
+#include "redis_sink.h"
+
+typedef struct rig {
+    pc_broker_config config;   // straight
+    pc_broker_config through;  // by the relay
+    amqp_relay *relay;
+    pc_producer *producer;  // by the relay, connected
+    pc_producer *direct;
+    char queue[64];
+} rig;
+
+static void
+rig_init(rig *r)
+{
+    pc_err err = {0};
+    r->config = r->through = amqp_config();
+    r->relay = amqp_relay_start(&r->config, &r->through.port);
+    r->producer = amqp_producer(&r->through);
+    r->direct = amqp_producer(&r->config);
+    amqp_queue_name(r->queue, "pc-minder");
+    pc_queue what = amqp_queue(r->queue);
+    int rc = r->direct->ops->declare(r->direct, &what, in_seconds(5), &err);
+    PC_ASSERT(rc == 0, "%s", err.msg);
+    rc = r->producer->ops->connect(r->producer, in_seconds(5), &err);
+    PC_ASSERT(rc == 0, "%s", err.msg);
+}
+
+static void
+rig_fini(rig *r)
+{
+    amqp_producer_end(r->producer, NULL);
+    amqp_producer_end(r->direct, r->queue);
+    amqp_relay_stop(r->relay);
+}
+
+static void
+must_publish(pc_producer *producer, const char *queue, int n)
+{
+    pc_err err = {0};
+    for (int i = 0; i < n; i++) {
+        pc_message message = amqp_message(queue, "1", 1);
+        int rc = producer->ops->publish(producer, &message, false, (pc_wall){0}, false,
+                                        in_seconds(5), &err);
+        PC_ASSERT(rc == 0, "%s", err.msg);
+    }
+}
+
+static void
+must_publish_many(pc_producer *producer, const char *queue)
+{
+    pc_err err = {0};
+    size_t done = 0;
+    pc_outgoing one = {.message = amqp_message(queue, "1", 1)};
+    int rc = producer->ops->publish_many(producer, &one, 1, in_seconds(5), &done, &err);
+    PC_ASSERT(rc == 0, "%s", err.msg);
+}
+
+static int
+size_of(rig *r)
+{
+    pc_err err = {0};
+    uint64_t messages = 0;
+    uint64_t consumers = 0;
+    int rc = r->direct->ops->size(r->direct, r->queue, &messages, &consumers, in_seconds(5), &err);
+    PC_ASSERT(rc == 0, "%s", err.msg);
+    return (int)messages;
+}
+
+static void
+wait_for_size(rig *r, int wanted)
+{
+    pc_mono deadline = in_seconds(15);
+    while (size_of(r) < wanted && pc_mono_now().ns < deadline.ns) {
+        usleep(10000);
+    }
+    PC_ASSERT_INT(size_of(r), wanted);
+}
+
+static void
+wait_until_confirmed(pc_producer *producer)
+{
+    pc_mono deadline = in_seconds(15);
+    while (producer->ops->unconfirmed(producer) > 0 && pc_mono_now().ns < deadline.ns) {
+        usleep(10000);
+    }
+    PC_ASSERT_INT(producer->ops->unconfirmed(producer), 0);
+}
+
+/* The program is busy with something else after its last publish: the minder does it all. */
+void
+test_minder_sends_lost_messages_again(void)
+{
+    rig r;
+    rig_init(&r);
+    amqp_relay_freeze(r.relay, true, false);
+    must_publish(r.producer, r.queue, 100);
+    PC_ASSERT_INT(size_of(&r), 0);
+    amqp_relay_cut(r.relay);
+    amqp_relay_freeze(r.relay, false, false);
+    wait_for_size(&r, 100);
+    wait_until_confirmed(r.producer);
+    rig_fini(&r);
+}
+
+/* As around a fork: paused there is nobody, resumed it goes on; what a batch left counts, too. */
+void
+test_minder_pauses_for_a_fork(void)
+{
+    rig r;
+    rig_init(&r);
+    amqp_relay_freeze(r.relay, false, true);
+    must_publish(r.producer, r.queue, 10);
+    wait_for_size(&r, 10);
+    pc_minder *minder = r.producer->ops->minder(r.producer);
+    pc_minder_stop(minder);
+    PC_ASSERT(!minder->running && !minder->joinable);
+    amqp_relay_cut(r.relay);
+    amqp_relay_freeze(r.relay, false, false);
+    usleep(300000);  // three of its looks
+    PC_ASSERT_INT(size_of(&r), 10);
+    pc_minder_resume(minder);
+    PC_ASSERT(minder->running);
+    wait_for_size(&r, 20);  // nobody had seen the confirms
+    wait_until_confirmed(r.producer);
+    rig_fini(&r);
+}
+
+/* It ends itself when there is nothing to do, and comes back. */
+void
+test_minder_comes_and_goes(void)
+{
+    rig r;
+    rig_init(&r);
+    pc_minder *minder = r.producer->ops->minder(r.producer);
+    pc_mono deadline = in_seconds(15);
+    for (int round = 1; round <= 2; round++) {
+        must_publish(r.producer, r.queue, 5);
+        wait_until_confirmed(r.producer);
+        wait_for_size(&r, 5 * round);
+        for (bool running = true; running && pc_mono_now().ns < deadline.ns; usleep(10000)) {
+            pc_pump_lock(minder->pump);
+            running = minder->running;
+            pc_pump_unlock(minder->pump);
+        }
+        PC_ASSERT(!minder->running);
+    }
+    rig_fini(&r);
+}
+
+/* The connection broke while nobody looked, with a confirm unread: a batch that is taken over then is sent, too. */
+void
+test_minder_sends_a_batch_after_an_idle_cut(void)
+{
+    rig r;
+    rig_init(&r);
+    must_publish(r.producer, r.queue, 1);
+    pc_minder_stop(r.producer->ops->minder(r.producer));
+    wait_for_size(&r, 1);
+    amqp_relay_cut(r.relay);
+    usleep(50000);
+    must_publish_many(r.producer, r.queue);
+    wait_until_confirmed(r.producer);
+    PC_ASSERT(size_of(&r) >= 2);
+    rig_fini(&r);
+}
+
+void
+test_minder_sends_a_batch_to_redis_after_an_idle_cut(void)
+{
+    redis_server server = {0};
+    redis_server_start(&server, NULL, NULL);
+    pc_store_config store = redis_rig_config(&server);
+    pc_broker_config config = redis_sink_config(&store);
+    pc_producer *producer = redis_sink_producer(&config);
+    must_publish(producer, "q", 1);
+    pc_minder_stop(producer->ops->minder(producer));
+    usleep(50000);
+    (void)redis_rig_int(&store, "CLIENT KILL TYPE normal SKIPME yes");
+    usleep(50000);
+    must_publish_many(producer, "q");
+    wait_until_confirmed(producer);
+    PC_ASSERT(redis_rig_int(&store, "LLEN %sq", store.key_prefix) >= 2);
+    producer->ops->destroy(producer);
+    redis_rig_clean(&store);
+    redis_server_kill(&server);
+}

@@ -32,7 +32,8 @@ void
 pc_redis_keeper_put_held(const pc_redis_names *names, const char *id, pc_redis_args *args)
 {
     int rc = pc_buf_put_slice(&args->text, names->workers, &args->err);
-    pc_redis_args_end(args, rc < 0 ? rc : pc_buf_printf(&args->text, &args->err, ".%s", id));
+    rc = rc < 0 ? rc : pc_buf_put_u8(&args->text, '.', &args->err);
+    pc_redis_args_end(args, rc < 0 ? rc : pc_buf_put_str(&args->text, id, &args->err));
 }
 
 /* True when the answer can be used; else the owner was told. */

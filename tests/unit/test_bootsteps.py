@@ -190,5 +190,5 @@ def test_names_of_celery() -> None:
     class Needs(Noted):
         requires = ("celery.worker.components:Pool", "celery.worker.consumer.connection:Connection")
 
-    order = bootsteps.Blueprint([Needs]).apply(type("W", (Parent,), {"app": None})()).order
+    order = bootsteps.Blueprint([Needs]).apply(type("W", (Parent,), {"app": None, "pool_name": "solo"})()).order
     assert {type(step) for step in order} >= {components.Pool, components.Hub, components.Timer, Connection, Needs}

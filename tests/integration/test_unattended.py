@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import wait_until
 from embedding import embedded, remove_names, take_names
 from relay import Relay
 
@@ -43,13 +44,6 @@ def apps(relay: Any, unique: Callable[[str], str]) -> Iterator[tuple[Any, Any]]:
 
 def size(app: Any) -> int:
     return app.amqp.producer.size(app.conf.task_default_queue, None)[0]
-
-
-def wait_until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SOON
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def threads() -> int:

@@ -20,7 +20,7 @@ from celery import Celery, signals
 
 app = Celery("proj", broker=os.environ["BROKER"])
 app.conf.update(
-    task_default_queue=os.environ["QUEUE"], result_expires=None, beat_lease=os.environ["QUEUE"], beat_lease_timeout=1.5,
+    task_default_queue=os.environ["QUEUE"], result_expires=None, beat_lease=os.environ["QUEUE"], beat_lease_timeout=3,
     beat_schedule={"often": {"task": "often", "schedule": 1.0}},
 )
 

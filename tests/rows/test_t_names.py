@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from celery import Celery, Task, current_app, shared_task
 from celery.exceptions import NotRegistered
+from modules import forgotten
 
 
 @pytest.fixture
@@ -23,12 +24,10 @@ def app() -> Celery:
 def importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder on sys.path; what was imported from it is forgotten at the end."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    before, current = set(sys.modules), current_app._get_current_object()
-    yield tmp_path
+    current = current_app._get_current_object()
+    with forgotten(tmp_path):
+        yield tmp_path
     current.set_current()
-    for name in set(sys.modules) - before:
-        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
-            del sys.modules[name]
 
 
 def write(folder: Path, files: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pyceleryc import states
+from pyceleryc import _state, states
 from pyceleryc.app.base import Celery
 from pyceleryc.exceptions import ChordError, Ignore, IncompleteStream, TimeoutError
 from pyceleryc.result import (
@@ -63,8 +63,8 @@ def test_copies(app: Celery) -> None:
         assert other == result and other.parent == "p" and other.backend is app.backend
 
 
-def test_pickle(app: Celery) -> None:
-    app.set_default()
+def test_pickle(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_state._tls, "current_app", app)  # what has no app of its own is read as that of the current one
     result = AsyncResult("a", app=app, task_name="n", parent=AsyncResult("p", app=app))
     other = pickle.loads(pickle.dumps(result))
     assert (other.id, other.parent.id, other.task_name) == ("a", "p", "n")

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from modules import forgotten
 
 from pyceleryc import signals
 from pyceleryc.exceptions import NotConfigured
@@ -23,10 +24,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv('CELERY_CONFIG_MODULE', raising=False)
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    with forgotten(tmp_path):
+        yield tmp_path
 
 
 def write(root: Path, **files: str) -> None:

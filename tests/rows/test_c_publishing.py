@@ -88,7 +88,7 @@ def test_c070_setting_no_retry(nobody):
 def test_c071_no_retry(nobody):
     """X16"""
     nobody.app.conf.task_publish_retry_policy = {"interval_start": 30, "interval_max": 30}
-    assert seconds_until_refused(nobody, retry=False) < 15
+    assert seconds_until_refused(nobody, retry=False) < 4  # Celery takes six
 
 
 def test_c072_c073_policy_is_merged_over_the_default(nobody):

@@ -109,6 +109,12 @@ def celery_class_tasks() -> Sequence[Any]:
     return ()
 
 
+def _settings(request: pytest.FixtureRequest, config: Any) -> dict[str, Any]:
+    """Return *config* with what the marker ``celery`` says."""
+    mark = request.node.get_closest_marker('celery')
+    return {**config, **(mark.kwargs if mark else {})}
+
+
 # -- what tests use -----------------------------------------------------------------------------------
 
 @pytest.fixture(scope='session')
@@ -117,9 +123,7 @@ def celery_session_app(
     use_celery_app_trap: bool,
 ) -> Iterator[Any]:
     """The app of all tests that ask for it."""
-    mark = request.node.get_closest_marker('celery')
-    config = {**celery_config, **(mark.kwargs if mark else {})}
-    with _create_app(celery_enable_logging, use_celery_app_trap, celery_parameters, **config) as app:
+    with _create_app(celery_enable_logging, use_celery_app_trap, celery_parameters, **_settings(request, celery_config)) as app:
         yield app
 
 
@@ -141,9 +145,7 @@ def celery_app(
     use_celery_app_trap: bool,
 ) -> Iterator[Any]:
     """An app for one test; the marker ``celery`` has settings for it."""
-    mark = request.node.get_closest_marker('celery')
-    config = {**celery_config, **(mark.kwargs if mark else {})}
-    with _create_app(celery_enable_logging, use_celery_app_trap, celery_parameters, **config) as app:
+    with _create_app(celery_enable_logging, use_celery_app_trap, celery_parameters, **_settings(request, celery_config)) as app:
         yield app
 
 

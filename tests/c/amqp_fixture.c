@@ -475,3 +475,38 @@ amqp_canned_stop(amqp_canned *canned)
     close(canned->listener);
     pc_free(canned);
 }
+
+void
+amqp_rig_init(amqp_rig *r, int confirm, int window)
+{
+    pc_err err = {0};
+    r->config = r->through = amqp_config();
+    r->relay = amqp_relay_start(&r->config, &r->through.port);
+    r->through.confirm = confirm;
+    r->through.window = window;
+    r->producer = amqp_producer(&r->through);
+    r->direct = amqp_producer(&r->config);
+    amqp_queue_name(r->queue, "pc-test");
+    pc_queue what = amqp_queue(r->queue);
+    int rc = r->direct->ops->declare(r->direct, &what, in_seconds(5), &err);
+    PC_ASSERT(rc == 0, "%s", err.msg);
+}
+
+void
+amqp_rig_fini(amqp_rig *r)
+{
+    amqp_producer_end(r->producer, NULL);
+    amqp_producer_end(r->direct, r->queue);
+    amqp_relay_stop(r->relay);
+}
+
+int
+amqp_rig_size(amqp_rig *r)
+{
+    pc_err err = {0};
+    uint64_t messages = 0;
+    uint64_t consumers = 0;
+    int rc = r->direct->ops->size(r->direct, r->queue, &messages, &consumers, in_seconds(5), &err);
+    PC_ASSERT(rc == 0, "%s", err.msg);
+    return (int)messages;
+}

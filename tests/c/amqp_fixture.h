@@ -68,4 +68,19 @@ typedef struct amqp_canned amqp_canned;
 amqp_canned *amqp_canned_start(const char *greeting, size_t len, int *port);
 void amqp_canned_stop(amqp_canned *canned);
 
+/* A producer that goes by a relay, and one that does not, with a queue. */
+typedef struct amqp_rig {
+    pc_broker_config config;   // straight
+    pc_broker_config through;  // by the relay
+    amqp_relay *relay;
+    pc_producer *producer;  // by the relay
+    pc_producer *direct;
+    char queue[64];
+} amqp_rig;
+
+void amqp_rig_init(amqp_rig *rig, int confirm, int window);
+void amqp_rig_fini(amqp_rig *rig);
+/* Messages that are ready. */
+int amqp_rig_size(amqp_rig *rig);
+
 #endif

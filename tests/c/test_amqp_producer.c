@@ -9,39 +9,6 @@
 #include "base/mem.h"
 #include "harness.h"
 
-typedef struct rig {
-    pc_broker_config config;   // straight
-    pc_broker_config through;  // by the relay
-    amqp_relay *relay;
-    pc_producer *producer;  // by the relay
-    pc_producer *direct;
-    char queue[64];
-} rig;
-
-static void
-rig_init(rig *r, int confirm, int window)
-{
-    pc_err err = {0};
-    r->config = r->through = amqp_config();
-    r->relay = amqp_relay_start(&r->config, &r->through.port);
-    r->through.confirm = confirm;
-    r->through.window = window;
-    r->producer = amqp_producer(&r->through);
-    r->direct = amqp_producer(&r->config);
-    amqp_queue_name(r->queue, "pc-test");
-    pc_queue what = amqp_queue(r->queue);
-    int rc = r->direct->ops->declare(r->direct, &what, in_seconds(5), &err);
-    PC_ASSERT(rc == 0, "%s", err.msg);
-}
-
-static void
-rig_fini(rig *r)
-{
-    amqp_producer_end(r->producer, NULL);
-    amqp_producer_end(r->direct, r->queue);
-    amqp_relay_stop(r->relay);
-}
-
 static int
 publish(pc_producer *producer, const char *queue, const char *body, double seconds, pc_err *err)
 {
@@ -51,7 +18,7 @@ publish(pc_producer *producer, const char *queue, const char *body, double secon
 }
 
 static void
-must_publish(rig *r, int n)
+must_publish(amqp_rig *r, int n)
 {
     pc_err err = {0};
     for (int i = 0; i < n; i++) {
@@ -62,39 +29,28 @@ must_publish(rig *r, int n)
 }
 
 static void
-must_flush(rig *r)
+must_flush(amqp_rig *r)
 {
     pc_err err = {0};
     PC_ASSERT(r->producer->ops->flush(r->producer, in_seconds(10), &err) == 0, "%s", err.msg);
     PC_ASSERT_INT(r->producer->ops->unconfirmed(r->producer), 0);
 }
 
-static int
-size_of(rig *r)
-{
-    pc_err err = {0};
-    uint64_t messages = 0;
-    uint64_t consumers = 0;
-    int rc = r->direct->ops->size(r->direct, r->queue, &messages, &consumers, in_seconds(5), &err);
-    PC_ASSERT(rc == 0, "%s", err.msg);
-    return (int)messages;
-}
-
 void
 test_amqp_publish_with_each_kind_of_confirm(void)
 {
     for (int confirm = 0; confirm <= 2; confirm++) {
-        rig r;
-        rig_init(&r, confirm, 0);
+        amqp_rig r;
+        amqp_rig_init(&r, confirm, 0);
         must_publish(&r, 300);
         PC_ASSERT(confirm == 1 || r.producer->ops->unconfirmed(r.producer) == 0);
         must_flush(&r);
         pc_mono deadline = in_seconds(5);
-        while (size_of(&r) < 300 && pc_mono_now().ns < deadline.ns) {
+        while (amqp_rig_size(&r) < 300 && pc_mono_now().ns < deadline.ns) {
             usleep(10000);
         }
-        PC_ASSERT_INT(size_of(&r), 300);
-        rig_fini(&r);
+        PC_ASSERT_INT(amqp_rig_size(&r), 300);
+        amqp_rig_fini(&r);
     }
 }
 
@@ -103,30 +59,30 @@ test_amqp_publish_with_each_kind_of_confirm(void)
 void
 test_amqp_unconfirmed_messages_are_sent_again_after_a_cut(void)
 {
-    rig r;
+    amqp_rig r;
     pc_err err = {0};
-    rig_init(&r, 1, 0);
+    amqp_rig_init(&r, 1, 0);
     PC_ASSERT(r.producer->ops->connect(r.producer, in_seconds(5), &err) == 0, "%s", err.msg);
     amqp_relay_freeze(r.relay, false, true);
     must_publish(&r, 100);
-    while (size_of(&r) < 100) {
+    while (amqp_rig_size(&r) < 100) {
         usleep(10000);
     }
     PC_ASSERT_INT(r.producer->ops->unconfirmed(r.producer), 100);
     amqp_relay_cut(r.relay);
     amqp_relay_freeze(r.relay, false, false);
     must_flush(&r);
-    PC_ASSERT_INT(size_of(&r), 200);
-    rig_fini(&r);
+    PC_ASSERT_INT(amqp_rig_size(&r), 200);
+    amqp_rig_fini(&r);
 }
 
 /* Bytes of a message lie in the relay when it is cut: nothing was lost, everything arrives once. */
 void
 test_amqp_messages_that_never_reached_the_broker_are_sent_again(void)
 {
-    rig r;
+    amqp_rig r;
     pc_err err = {0};
-    rig_init(&r, 1, 0);
+    amqp_rig_init(&r, 1, 0);
     PC_ASSERT(r.producer->ops->connect(r.producer, in_seconds(5), &err) == 0, "%s", err.msg);
     amqp_relay_freeze(r.relay, true, false);
     must_publish(&r, 100);
@@ -134,16 +90,16 @@ test_amqp_messages_that_never_reached_the_broker_are_sent_again(void)
     amqp_relay_freeze(r.relay, false, false);
     must_publish(&r, 50);
     must_flush(&r);
-    PC_ASSERT_INT(size_of(&r), 150);
-    rig_fini(&r);
+    PC_ASSERT_INT(amqp_rig_size(&r), 150);
+    amqp_rig_fini(&r);
 }
 
 void
 test_amqp_a_connection_lost_while_idle_is_noticed_before_the_next_publish(void)
 {
     for (int confirm = 0; confirm <= 1; confirm++) {
-        rig r;
-        rig_init(&r, confirm, 0);
+        amqp_rig r;
+        amqp_rig_init(&r, confirm, 0);
         must_publish(&r, 1);
         must_flush(&r);
         usleep(50000);
@@ -152,20 +108,20 @@ test_amqp_a_connection_lost_while_idle_is_noticed_before_the_next_publish(void)
         must_publish(&r, 1);
         must_flush(&r);
         pc_mono deadline = in_seconds(5);
-        while (size_of(&r) < 2 && pc_mono_now().ns < deadline.ns) {
+        while (amqp_rig_size(&r) < 2 && pc_mono_now().ns < deadline.ns) {
             usleep(10000);
         }
-        PC_ASSERT_INT(size_of(&r), 2);
-        rig_fini(&r);
+        PC_ASSERT_INT(amqp_rig_size(&r), 2);
+        amqp_rig_fini(&r);
     }
 }
 
 void
 test_amqp_a_full_window_ends_in_an_error_at_the_deadline(void)
 {
-    rig r;
+    amqp_rig r;
     pc_err err = {0};
-    rig_init(&r, 1, 20);
+    amqp_rig_init(&r, 1, 20);
     must_publish(&r, 1);
     must_flush(&r);
     amqp_relay_freeze(r.relay, false, true);
@@ -178,8 +134,8 @@ test_amqp_a_full_window_ends_in_an_error_at_the_deadline(void)
     amqp_relay_freeze(r.relay, false, false);
     must_publish(&r, 5);
     must_flush(&r);
-    PC_ASSERT_INT(size_of(&r), 26);
-    rig_fini(&r);
+    PC_ASSERT_INT(amqp_rig_size(&r), 26);
+    amqp_rig_fini(&r);
 }
 
 /* The relay stops reading: TCP fills up, publish must not hang. */
@@ -187,9 +143,9 @@ void
 test_amqp_a_broker_that_stops_reading_ends_in_an_error(void)
 {
     for (int confirm = 0; confirm <= 1; confirm++) {
-        rig r;
+        amqp_rig r;
         pc_err err = {0};
-        rig_init(&r, confirm, 0);
+        amqp_rig_init(&r, confirm, 0);
         must_publish(&r, 1);
         must_flush(&r);
         amqp_relay_freeze(r.relay, true, false);
@@ -207,12 +163,12 @@ test_amqp_a_broker_that_stops_reading_ends_in_an_error(void)
         amqp_relay_freeze(r.relay, false, false);
         must_flush(&r);
         pc_mono deadline = in_seconds(10);
-        while (size_of(&r) < sent && pc_mono_now().ns < deadline.ns) {
+        while (amqp_rig_size(&r) < sent && pc_mono_now().ns < deadline.ns) {
             usleep(10000);
         }
-        PC_ASSERT_INT(size_of(&r), sent);  // the one before, and all but the last
+        PC_ASSERT_INT(amqp_rig_size(&r), sent);  // the one before, and all but the last
         pc_free(body);
-        rig_fini(&r);
+        amqp_rig_fini(&r);
     }
 }
 
@@ -248,9 +204,9 @@ test_amqp_without_a_broker_publish_fails_at_its_deadline_or_at_once(void)
 void
 test_amqp_a_poisonous_message_is_refused_and_the_others_arrive(void)
 {
-    rig r;
+    amqp_rig r;
     pc_err err = {0};
-    rig_init(&r, 1, 0);
+    amqp_rig_init(&r, 1, 0);
     must_publish(&r, 50);
     pc_message poison = amqp_message(r.queue, "x", 1);
     poison.expiration = pc_slice_str("soon");
@@ -261,16 +217,16 @@ test_amqp_a_poisonous_message_is_refused_and_the_others_arrive(void)
     PC_ASSERT_INT(r.producer->ops->flush(r.producer, in_seconds(10), &err), -1);
     PC_ASSERT(err.code == PC_EDATA, "%s", err.msg);
     must_flush(&r);
-    PC_ASSERT(size_of(&r) >= 100, "%d", size_of(&r));
-    rig_fini(&r);
+    PC_ASSERT(amqp_rig_size(&r) >= 100, "%d", amqp_rig_size(&r));
+    amqp_rig_fini(&r);
 }
 
 void
 test_amqp_a_refused_message_fails_its_own_publish_when_confirms_are_awaited(void)
 {
-    rig r;
+    amqp_rig r;
     pc_err err = {0};
-    rig_init(&r, 2, 0);
+    amqp_rig_init(&r, 2, 0);
     pc_message poison = amqp_message(r.queue, "x", 1);
     poison.exchange = pc_slice_str("no-such-exchange");
     int rc = r.producer->ops->publish(r.producer, &poison, false, (pc_wall){0}, false,
@@ -279,16 +235,16 @@ test_amqp_a_refused_message_fails_its_own_publish_when_confirms_are_awaited(void
     PC_ASSERT(err.code == PC_ENOTFOUND && strstr(err.msg, "no-such-exchange") != NULL, "%s",
               err.msg);
     must_publish(&r, 3);
-    PC_ASSERT_INT(size_of(&r), 3);
-    rig_fini(&r);
+    PC_ASSERT_INT(amqp_rig_size(&r), 3);
+    amqp_rig_fini(&r);
 }
 
 void
 test_amqp_nacked_messages_are_sent_until_there_is_room(void)
 {
-    rig r;
+    amqp_rig r;
     pc_err err = {0};
-    rig_init(&r, 1, 0);
+    amqp_rig_init(&r, 1, 0);
     char name[64];
     amqp_queue_name(name, "pc-test");
     pc_queue small = amqp_queue(name);
@@ -308,21 +264,21 @@ test_amqp_nacked_messages_are_sent_until_there_is_room(void)
     PC_ASSERT_INT(purged, 1);
     must_flush(&r);
     PC_ASSERT_INT(r.producer->ops->remove(r.producer, name, in_seconds(5), &err), 0);
-    rig_fini(&r);
+    amqp_rig_fini(&r);
 }
 
 void
 test_amqp_mandatory_messages_without_a_queue_come_back(void)
 {
-    rig r;
+    amqp_rig r;
     pc_err err = {0};
-    rig_init(&r, 1, 0);
+    amqp_rig_init(&r, 1, 0);
     pc_message message = amqp_message("no-such-queue", "x", 1);
     int rc = r.producer->ops->publish(r.producer, &message, true, (pc_wall){0}, false,
                                       in_seconds(5), &err);
     PC_ASSERT_INT(rc, 0);
     must_flush(&r);
-    rig_fini(&r);
+    amqp_rig_fini(&r);
 }
 
 /* The broker's memory alarm, as the broker would tell it. */
@@ -331,9 +287,9 @@ test_amqp_a_blocked_connection_is_back_pressure(void)
 {
     static const char blocked[] = "\1\0\0\0\0\0\x0f\0\x0a\0\x3c\x0alow memory\xce";
     static const char unblocked[] = "\1\0\0\0\0\0\4\0\x0a\0\x3d\xce";
-    rig r;
+    amqp_rig r;
     pc_err err = {0};
-    rig_init(&r, 1, 0);
+    amqp_rig_init(&r, 1, 0);
     must_publish(&r, 1);
     must_flush(&r);
     amqp_relay_inject(r.relay, blocked, sizeof blocked - 1);
@@ -342,8 +298,8 @@ test_amqp_a_blocked_connection_is_back_pressure(void)
     amqp_relay_inject(r.relay, unblocked, sizeof unblocked - 1);
     must_publish(&r, 1);
     must_flush(&r);
-    PC_ASSERT_INT(size_of(&r), 2);
-    rig_fini(&r);
+    PC_ASSERT_INT(amqp_rig_size(&r), 2);
+    amqp_rig_fini(&r);
 }
 
 /* The connection is cut again and again, in mid-frame too; every message must arrive at least once.
@@ -351,7 +307,7 @@ test_amqp_a_blocked_connection_is_back_pressure(void)
 static void *
 cut_often(void *arg)
 {
-    rig *r = arg;
+    amqp_rig *r = arg;
     for (int i = 0; i < 12; i++) {
         usleep(20000);
         amqp_relay_cut(r->relay);
@@ -360,7 +316,7 @@ cut_often(void *arg)
 }
 
 static void
-drain(rig *r, int *seen, int n)
+drain(amqp_rig *r, int *seen, int n)
 {
     pc_err err = {0};
     pc_message message;
@@ -386,9 +342,9 @@ test_amqp_nothing_is_lost_while_the_connection_is_cut_again_and_again(void)
 {
     enum { N = 3000 };
     int seen[N] = {0};
-    rig r;
+    amqp_rig r;
     pthread_t thread;
-    rig_init(&r, 1, 500);
+    amqp_rig_init(&r, 1, 500);
     PC_ASSERT_INT(pthread_create(&thread, NULL, cut_often, &r), 0);
     must_publish(&r, N);
     must_flush(&r);
@@ -397,7 +353,7 @@ test_amqp_nothing_is_lost_while_the_connection_is_cut_again_and_again(void)
     for (int i = 0; i < N; i++) {
         PC_ASSERT(seen[i] > 0, "message %d is lost", i);
     }
-    rig_fini(&r);
+    amqp_rig_fini(&r);
 }
 
 /* ---- fork, memory ---- */
@@ -405,10 +361,10 @@ test_amqp_nothing_is_lost_while_the_connection_is_cut_again_and_again(void)
 void
 test_amqp_a_forked_child_leaves_the_parents_connection_alone(void)
 {
-    rig r;
+    amqp_rig r;
     pc_err err = {0};
     int status = -1;
-    rig_init(&r, 1, 0);
+    amqp_rig_init(&r, 1, 0);
     must_publish(&r, 10);
     pc_minder_stop(r.producer->ops->minder(r.producer));
     pid_t pid = fork();
@@ -424,8 +380,8 @@ test_amqp_a_forked_child_leaves_the_parents_connection_alone(void)
     PC_ASSERT_INT(status, 0);
     must_publish(&r, 10);
     must_flush(&r);
-    PC_ASSERT_INT(size_of(&r), 21);
-    rig_fini(&r);
+    PC_ASSERT_INT(amqp_rig_size(&r), 21);
+    amqp_rig_fini(&r);
 }
 
 static int
@@ -452,11 +408,11 @@ test_amqp_producer_survives_the_lack_of_memory(void)
 void
 test_amqp_size_purge_get_and_remove(void)
 {
-    rig r;
+    amqp_rig r;
     pc_err err = {0};
     uint64_t messages = 0;
     uint64_t consumers = 0;
-    rig_init(&r, 1, 0);
+    amqp_rig_init(&r, 1, 0);
     must_publish(&r, 5);
     PC_ASSERT_INT(r.producer->ops->size(r.producer, "no-such-queue", &messages, &consumers,
                                         in_seconds(5), &err),
@@ -486,17 +442,17 @@ test_amqp_size_purge_get_and_remove(void)
         -1);
     PC_ASSERT_INT(err.code, PC_ENOTFOUND);
     pc_buf_fini(&memory);
-    rig_fini(&r);
+    amqp_rig_fini(&r);
 }
 
 void
 test_amqp_an_answer_that_comes_too_late_is_skipped(void)
 {
-    rig r;
+    amqp_rig r;
     pc_err err = {0};
     uint64_t messages = 0;
     uint64_t consumers = 0;
-    rig_init(&r, 1, 0);
+    amqp_rig_init(&r, 1, 0);
     must_publish(&r, 3);
     must_flush(&r);
     amqp_relay_freeze(r.relay, false, true);
@@ -510,15 +466,15 @@ test_amqp_an_answer_that_comes_too_late_is_skipped(void)
     PC_ASSERT_INT(
         r.producer->ops->size(r.producer, r.queue, &messages, &consumers, in_seconds(5), &err), 0);
     PC_ASSERT_INT(messages, 0);
-    rig_fini(&r);
+    amqp_rig_fini(&r);
 }
 
 void
 test_amqp_a_declaration_is_made_again_after_a_reconnect(void)
 {
-    rig r;
+    amqp_rig r;
     pc_err err = {0};
-    rig_init(&r, 1, 0);
+    amqp_rig_init(&r, 1, 0);
     pc_queue what = amqp_queue(r.queue);
     for (int i = 0; i < 3; i++) {
         PC_ASSERT_INT(r.producer->ops->declare(r.producer, &what, in_seconds(5), &err), 0);
@@ -527,14 +483,14 @@ test_amqp_a_declaration_is_made_again_after_a_reconnect(void)
     amqp_relay_cut(r.relay);
     usleep(30000);
     PC_ASSERT(r.producer->ops->declare(r.producer, &what, in_seconds(5), &err) == 0, "%s", err.msg);
-    PC_ASSERT_INT(size_of(&r), 0);
-    rig_fini(&r);
+    PC_ASSERT_INT(amqp_rig_size(&r), 0);
+    amqp_rig_fini(&r);
 }
 
 /* ---- threads ---- */
 
 typedef struct crowd {
-    rig *r;
+    amqp_rig *r;
     int n;
 } crowd;
 
@@ -550,9 +506,9 @@ void
 test_amqp_threads_share_a_producer(void)
 {
     for (int confirm = 1; confirm <= 2; confirm++) {
-        rig r;
+        amqp_rig r;
         pthread_t threads[4];
-        rig_init(&r, confirm, 100);
+        amqp_rig_init(&r, confirm, 100);
         crowd c = {&r, confirm == 1 ? 1000 : 100};
         for (int i = 0; i < 4; i++) {
             PC_ASSERT_INT(pthread_create(&threads[i], NULL, publish_some, &c), 0);
@@ -561,8 +517,8 @@ test_amqp_threads_share_a_producer(void)
             pthread_join(threads[i], NULL);
         }
         must_flush(&r);
-        PC_ASSERT_INT(size_of(&r), 4 * c.n);
-        rig_fini(&r);
+        PC_ASSERT_INT(amqp_rig_size(&r), 4 * c.n);
+        amqp_rig_fini(&r);
     }
 }
 
@@ -571,14 +527,14 @@ test_amqp_threads_share_a_producer(void)
 void
 bench_amqp_publish(long n)
 {
-    rig r;
+    amqp_rig r;
     pc_err err = {0};
-    rig_init(&r, 1, 0);
+    amqp_rig_init(&r, 1, 0);
     must_publish(&r, 1);
     ct_reset_timer();
     for (long i = 0; i < n; i++) {
         PC_ASSERT(publish(r.direct, r.queue, "[[1, 2], {}, {}]", 10, &err) == 0, "%s", err.msg);
     }
     PC_ASSERT(r.direct->ops->flush(r.direct, in_seconds(10), &err) == 0, "%s", err.msg);
-    rig_fini(&r);
+    amqp_rig_fini(&r);
 }

@@ -9,37 +9,13 @@
 #include "harness.h"
 #include "redis_sink.h"
 
-typedef struct rig {
-    pc_broker_config config;   // straight
-    pc_broker_config through;  // by the relay
-    amqp_relay *relay;
-    pc_producer *producer;  // by the relay, connected
-    pc_producer *direct;
-    char queue[64];
-} rig;
-
 static void
-rig_init(rig *r)
+rig_init(amqp_rig *r)
 {
     pc_err err = {0};
-    r->config = r->through = amqp_config();
-    r->relay = amqp_relay_start(&r->config, &r->through.port);
-    r->producer = amqp_producer(&r->through);
-    r->direct = amqp_producer(&r->config);
-    amqp_queue_name(r->queue, "pc-minder");
-    pc_queue what = amqp_queue(r->queue);
-    int rc = r->direct->ops->declare(r->direct, &what, in_seconds(5), &err);
+    amqp_rig_init(r, 1, 0);
+    int rc = r->producer->ops->connect(r->producer, in_seconds(5), &err);
     PC_ASSERT(rc == 0, "%s", err.msg);
-    rc = r->producer->ops->connect(r->producer, in_seconds(5), &err);
-    PC_ASSERT(rc == 0, "%s", err.msg);
-}
-
-static void
-rig_fini(rig *r)
-{
-    amqp_producer_end(r->producer, NULL);
-    amqp_producer_end(r->direct, r->queue);
-    amqp_relay_stop(r->relay);
 }
 
 static void
@@ -64,25 +40,14 @@ must_publish_many(pc_producer *producer, const char *queue)
     PC_ASSERT(rc == 0, "%s", err.msg);
 }
 
-static int
-size_of(rig *r)
-{
-    pc_err err = {0};
-    uint64_t messages = 0;
-    uint64_t consumers = 0;
-    int rc = r->direct->ops->size(r->direct, r->queue, &messages, &consumers, in_seconds(5), &err);
-    PC_ASSERT(rc == 0, "%s", err.msg);
-    return (int)messages;
-}
-
 static void
-wait_for_size(rig *r, int wanted)
+wait_for_size(amqp_rig *r, int wanted)
 {
     pc_mono deadline = in_seconds(15);
-    while (size_of(r) < wanted && pc_mono_now().ns < deadline.ns) {
+    while (amqp_rig_size(r) < wanted && pc_mono_now().ns < deadline.ns) {
         usleep(10000);
     }
-    PC_ASSERT_INT(size_of(r), wanted);
+    PC_ASSERT_INT(amqp_rig_size(r), wanted);
 }
 
 static void
@@ -99,23 +64,23 @@ wait_until_confirmed(pc_producer *producer)
 void
 test_minder_sends_lost_messages_again(void)
 {
-    rig r;
+    amqp_rig r;
     rig_init(&r);
     amqp_relay_freeze(r.relay, true, false);
     must_publish(r.producer, r.queue, 100);
-    PC_ASSERT_INT(size_of(&r), 0);
+    PC_ASSERT_INT(amqp_rig_size(&r), 0);
     amqp_relay_cut(r.relay);
     amqp_relay_freeze(r.relay, false, false);
     wait_for_size(&r, 100);
     wait_until_confirmed(r.producer);
-    rig_fini(&r);
+    amqp_rig_fini(&r);
 }
 
 /* As around a fork: paused there is nobody, resumed it goes on; what a batch left counts, too. */
 void
 test_minder_pauses_for_a_fork(void)
 {
-    rig r;
+    amqp_rig r;
     rig_init(&r);
     amqp_relay_freeze(r.relay, false, true);
     must_publish(r.producer, r.queue, 10);
@@ -126,19 +91,19 @@ test_minder_pauses_for_a_fork(void)
     amqp_relay_cut(r.relay);
     amqp_relay_freeze(r.relay, false, false);
     usleep(300000);  // three of its looks
-    PC_ASSERT_INT(size_of(&r), 10);
+    PC_ASSERT_INT(amqp_rig_size(&r), 10);
     pc_minder_resume(minder);
     PC_ASSERT(minder->running);
     wait_for_size(&r, 20);  // nobody had seen the confirms
     wait_until_confirmed(r.producer);
-    rig_fini(&r);
+    amqp_rig_fini(&r);
 }
 
 /* It ends itself when there is nothing to do, and comes back. */
 void
 test_minder_comes_and_goes(void)
 {
-    rig r;
+    amqp_rig r;
     rig_init(&r);
     pc_minder *minder = r.producer->ops->minder(r.producer);
     pc_mono deadline = in_seconds(15);
@@ -153,14 +118,14 @@ test_minder_comes_and_goes(void)
         }
         PC_ASSERT(!minder->running);
     }
-    rig_fini(&r);
+    amqp_rig_fini(&r);
 }
 
 /* The connection broke while nobody looked, with a confirm unread: a batch that is taken over then is sent, too. */
 void
 test_minder_sends_a_batch_after_an_idle_cut(void)
 {
-    rig r;
+    amqp_rig r;
     rig_init(&r);
     must_publish(r.producer, r.queue, 1);
     pc_minder_stop(r.producer->ops->minder(r.producer));
@@ -169,8 +134,8 @@ test_minder_sends_a_batch_after_an_idle_cut(void)
     usleep(50000);
     must_publish_many(r.producer, r.queue);
     wait_until_confirmed(r.producer);
-    PC_ASSERT(size_of(&r) >= 2);
-    rig_fini(&r);
+    PC_ASSERT(amqp_rig_size(&r) >= 2);
+    amqp_rig_fini(&r);
 }
 
 void

@@ -7,6 +7,20 @@ channel_of(const pc_redis_consumer *c)
     return pc_buf_slice(&c->channel);
 }
 
+/* The queue with the lowest number above `id` that listens to the channel, or NULL. */
+static const pc_redis_consumer *
+next_on(const pc_redis_fanout *f, pc_slice channel, uint32_t id)
+{
+    const pc_redis_consumer *found = NULL;
+    for (pc_link *at = f->queues->list.next; at != &f->queues->list; at = at->next) {
+        const pc_redis_consumer *c = PC_CONTAINER_OF(at, pc_redis_consumer, link);
+        if (c->id > id && (found == NULL || c->id < found->id) && pc_slice_eq(channel_of(c), channel)) {
+            found = c;
+        }
+    }
+    return found;
+}
+
 static void
 close_with(pc_redis_fanout *f, const pc_err *why)
 {
@@ -52,16 +66,14 @@ on_down(void *ctx, const pc_err *why)
     f->hooks.gone(f->hooks.ctx, why);
 }
 
+/* Whoever gets the message may change the queues: the next one is looked for anew. */
 static void
 hand_out(pc_redis_fanout *f, pc_slice channel, pc_slice text)
 {
-    for (pc_link *at = f->queues->list.next, *next; at != &f->queues->list; at = next) {
-        const pc_redis_consumer *c = PC_CONTAINER_OF(at, pc_redis_consumer, link);
-        next = at->next;
-        if (channel.len > 0 && pc_slice_eq(channel_of(c), channel)) {
-            f->hooks.message(f->hooks.ctx, c, text);
-            return;
-        }
+    const pc_redis_consumer *c = NULL;
+    for (uint32_t id = 0; channel.len > 0 && (c = next_on(f, channel, id)) != NULL;) {
+        id = c->id;
+        f->hooks.message(f->hooks.ctx, c, text);
     }
 }
 
@@ -133,11 +145,17 @@ pc_redis_fanout_add(pc_redis_fanout *f, const pc_redis_consumer *c, pc_err *err)
     return tell(f, "PSUBSCRIBE", c, err);
 }
 
+static bool
+is_alone(const pc_redis_fanout *f, const pc_redis_consumer *c)
+{
+    return next_on(f, channel_of(c), 0) == c && next_on(f, channel_of(c), c->id) == NULL;
+}
+
 /* Failing does no harm: what comes for it finds no queue. */
 void
 pc_redis_fanout_drop(pc_redis_fanout *f, const pc_redis_consumer *c)
 {
-    if (channel_of(c).len > 0 && pc_redis_is_up(f->conn)) {
+    if (channel_of(c).len > 0 && pc_redis_is_up(f->conn) && is_alone(f, c)) {
         (void)tell(f, "PUNSUBSCRIBE", c, NULL);
     }
 }

@@ -328,6 +328,38 @@ test_redis_source_changes_its_queues(void)
     end_world(&w);
 }
 
+/* Two queues of one fanout exchange: a copy for each, and the one that stays goes on listening. */
+void
+test_redis_source_gives_each_queue_of_a_fanout_exchange_its_copy(void)
+{
+    world w = make_world(false);
+    pc_queue queues[] = {{.name = "f1", .exchange = w.rig.key_prefix, .exchange_type = "fanout"},
+                         {.name = "f2", .exchange = w.rig.key_prefix, .exchange_type = "fanout"}};
+    redis_sink *sink = redis_sink_new(&w.config);
+    PC_ASSERT_INT(w.producer->ops->declare(w.producer, &queues[0], redis_rig_in(5), NULL), 0);
+    for (int i = 0; i < 2; i++) {
+        PC_ASSERT_INT(sink->source->ops->add_queue(sink->source, &queues[i], NULL), 0);
+    }
+    redis_sink_start(sink, "q", 10);
+    redis_sink_publish(w.producer, w.rig.key_prefix, "", 0, 1, 1);
+    redis_sink_until(sink, &sink->count, 2);
+    PC_ASSERT_INT(sink->source->ops->drop_queue(sink->source, "f1", NULL), 0);
+    redis_sink_for(sink, 0.1);
+    redis_sink_publish(w.producer, w.rig.key_prefix, "", 0, 2, 1);
+    redis_sink_until(sink, &sink->count, 3);
+    redis_sink_for(sink, 0.1);
+    PC_ASSERT_INT(sink->count, 3);
+    PC_ASSERT_STR(sink->bodies[1], "1");
+    PC_ASSERT_STR(sink->bodies[2], "2");
+    PC_ASSERT_INT(sink->source->ops->drop_queue(sink->source, "f2", NULL), 0);
+    redis_sink_for(sink, 0.1);
+    redis_sink_publish(w.producer, w.rig.key_prefix, "", 0, 3, 1);
+    redis_sink_for(sink, 0.1);
+    PC_ASSERT_INT(sink->count, 3);
+    redis_sink_end(sink);
+    end_world(&w);
+}
+
 /* Remote control does not ask how far the connection is. */
 void
 test_redis_source_changes_its_queues_while_it_connects(void)

@@ -186,6 +186,7 @@ pc_amqp_conn_open(pc_amqp_conn *conn, pc_err *err)
     forget(conn);
     conn->frame_max = PC_AMQP_FRAME_MAX;
     conn->heartbeat_ns = 0;
+    conn->culprit = 0;
     if (pc_stream_open(&conn->stream, &endpoint, err) < 0) {
         return -1;
     }

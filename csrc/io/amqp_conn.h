@@ -53,6 +53,7 @@ typedef struct pc_amqp_conn {
     char *name;           // "amqp://host:port/vhost", for error texts
     int user_timeout_ms;  // owner's choice, 0: the system's
     uint32_t frame_max;   // agreed on
+    uint32_t culprit;     // inside down(): the method over which the broker closed the connection, 0: none
     // --
     int state;
     uint64_t epoch;  // changes with every open and close

@@ -10,7 +10,7 @@ find_from(const pc_amqp_source *src, unsigned number)
     const pc_link *at = src->consumers.next;
     for (; at != &src->consumers; at = at->next) {
         const pc_amqp_consumer *c = PC_CONTAINER_OF(at, pc_amqp_consumer, link);
-        if (c->number >= number && !c->leaving) {
+        if (c->number >= number && !c->leaving && !c->on_trial) {
             return c;
         }
     }
@@ -37,7 +37,7 @@ look_next(pc_amqp_source *src)
     const pc_amqp_consumer *next = find_from(src, src->looked + 1);
     pc_amqp_conn *conn = &src->conn;
     src->looked = 0;
-    if (next == NULL || src->paused || !pc_amqp_conn_is_ready(conn)
+    if (next == NULL || src->trial != NULL || src->paused || !pc_amqp_conn_is_ready(conn)
         || pc_amqp_conn_want(conn, PC_AMQP_QUEUE_DECLARE_OK, on_depth, src, NULL) < 0) {
         return;
     }

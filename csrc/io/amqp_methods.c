@@ -44,6 +44,7 @@ on_close(pc_amqp_conn *conn, const pc_amqp_method *m, pc_err *err)
     pc_err why;
     (void)err;
     describe_close(conn, m, &why);
+    conn->culprit = m->culprit;
     // Politeness only: the connection ends either way.
     if (pc_amqp_write_close_ok(&conn->stream.out, NULL) == 0) {
         (void)pc_stream_flush_now(&conn->stream, NULL);

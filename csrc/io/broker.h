@@ -97,6 +97,9 @@ typedef struct pc_source_hooks {
     /* So much of what park() refused for now would be taken: it may be given back. Returns how many messages were; if
      * all, it is asked again. NULL: nobody is told. */
     size_t (*parking)(void *ctx, size_t most);
+    /* A queue that was added while others were consumed is refused by the broker, and forgotten; if that cost the others their
+     * connection, down() follows. NULL: nobody is told. */
+    void (*refused)(void *ctx, const char *queue, const pc_err *why);
 } pc_source_hooks;
 
 typedef struct pc_source pc_source;  // implementations embed it as their first member

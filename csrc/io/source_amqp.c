@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Consuming from an AMQP broker. Tags of deliveries carry the number of their connection in the
  * high 16 bits, so that what is settled after a reconnect is recognised and ignored. */
-#include <stdio.h>
-
 #include "base/list.h"
 #include "base/mem.h"
 #include "io/amqp_acks.h"
 #include "io/amqp_conn.h"
 #include "io/amqp_copy.h"
-#include "io/amqp_declare.h"
 #include "io/amqp_park.h"
 #include "io/amqp_source.h"
 #include "io/broker.h"
@@ -27,61 +24,6 @@ of(pc_source *base)
     return (source *)(void *)base;
 }
 
-/* ---- consumers ---- */
-
-static void
-free_consumer(consumer *c)
-{
-    if (c != NULL) {
-        pc_link_remove(&c->link);
-        pc_free(c->queue);
-        pc_free(c);
-    }
-}
-
-static consumer *
-new_consumer(source *src, const pc_queue *queue, pc_err *err)
-{
-    consumer *c = pc_zalloc(sizeof *c);
-    if (c == NULL) {
-        pc_fail_nomem(err);
-        return NULL;
-    }
-    pc_link_init(&c->link);
-    c->queue = pc_amqp_copy_queue(queue, err);
-    if (c->queue == NULL || pc_amqp_refuses_global_qos(queue, &c->per_consumer_qos, err) < 0) {
-        free_consumer(c);
-        return NULL;
-    }
-    c->tag_len = (size_t)snprintf(c->tag, sizeof c->tag, "pc%u", ++src->serial);
-    c->number = src->serial;
-    return c;
-}
-
-static consumer *
-find_by_tag(const source *src, pc_slice tag)
-{
-    for (pc_link *at = src->consumers.next; at != &src->consumers; at = at->next) {
-        consumer *c = PC_CONTAINER_OF(at, consumer, link);
-        if (c->tag_len == tag.len && memcmp(c->tag, tag.ptr, tag.len) == 0) {
-            return c;
-        }
-    }
-    return NULL;
-}
-
-static consumer *
-find_by_name(const source *src, const char *name)
-{
-    for (pc_link *at = src->consumers.next; at != &src->consumers; at = at->next) {
-        consumer *c = PC_CONTAINER_OF(at, consumer, link);
-        if (!c->leaving && strcmp(c->queue->name, name) == 0) {
-            return c;
-        }
-    }
-    return NULL;
-}
-
 /* ---- connection ---- */
 
 static void
@@ -92,7 +34,7 @@ free_leaving(source *src)
         consumer *c = PC_CONTAINER_OF(at, consumer, link);
         next = at->next;
         if (c->leaving) {
-            free_consumer(c);
+            pc_amqp_consumer_free(src, c);
         }
     }
 }
@@ -104,6 +46,7 @@ lose(source *src, const pc_err *why)
     src->is_up = false;
     src->awaited = 0;
     src->looked = 0;
+    src->trial = NULL;
     pc_loop_undefer(src->loop, &src->flush);
     pc_amqp_park_void(&src->park, why);
     src->base.hooks.down(src->base.hooks.ctx, why);
@@ -121,10 +64,13 @@ static void
 on_set_up(void *ctx, const pc_amqp_method *reply, const pc_message *message)
 {
     source *src = ctx;
-    (void)reply;
     (void)message;
+    if (reply->id == PC_AMQP_CONSUME_OK) {
+        pc_amqp_trial_passed(src, reply->consumer_tag);
+    }
     if (src->awaited > 0 && --src->awaited == 0 && !src->is_up) {
-        src->is_up = true;
+        src->is_up = src->was_up = true;
+        pc_loop_defer(src->loop, &src->flush);  // for those who wait for their trial
         src->base.hooks.up(src->base.hooks.ctx);
     }
 }
@@ -140,22 +86,6 @@ write_qos(source *src, pc_err *err)
         return -1;
     }
     src->awaited++;
-    return 0;
-}
-
-static int
-write_consumer(source *src, consumer *c, pc_err *err)
-{
-    unsigned declared = 0;
-    if (pc_amqp_declare(&src->conn, c->queue, on_set_up, src, &declared, err) < 0 ||
-        pc_amqp_write_consume(&src->conn.stream.out, PC_AMQP_CHANNEL, pc_slice_str(c->queue->name),
-                              pc_slice_of(c->tag, c->tag_len), c->queue->no_ack,
-                              c->queue->consumer_arguments, err) < 0 ||
-        pc_amqp_conn_want(&src->conn, PC_AMQP_CONSUME_OK, on_set_up, src, err) < 0) {
-        return -1;
-    }
-    src->awaited += declared + 1;
-    pc_stream_flush(&src->conn.stream);
     return 0;
 }
 
@@ -177,7 +107,8 @@ set_up(source *src, pc_err *err)
         return -1;
     }
     for (pc_link *at = src->consumers.next; !src->paused && at != &src->consumers; at = at->next) {
-        if (write_consumer(src, PC_CONTAINER_OF(at, consumer, link), err) < 0) {
+        const consumer *c = PC_CONTAINER_OF(at, consumer, link);
+        if (!c->on_trial && pc_amqp_consumer_write(src, c, on_set_up, err) < 0) {
             return -1;
         }
     }
@@ -203,8 +134,9 @@ on_ready(void *ctx)
 static void
 on_refused(void *ctx, uint32_t culprit, const pc_err *why)
 {
-    (void)culprit;
-    give_up(ctx, why);
+    pc_err told = *why;
+    pc_amqp_trial_blame(ctx, culprit, &told);
+    give_up(ctx, &told);
 }
 
 /* A queue that is of a quorum kind by policy or default: next time without global prefetch. */
@@ -212,10 +144,12 @@ static void
 on_down(void *ctx, const pc_err *why)
 {
     source *src = ctx;
-    if (strstr(why->msg, "global qos") != NULL) {
+    pc_err told = *why;
+    if (pc_amqp_wants_no_global_qos(why)) {
         src->no_global_qos = true;
     }
-    lose(src, why);
+    pc_amqp_trial_blame(src, src->conn.culprit, &told);
+    lose(src, &told);
 }
 
 /* ---- deliveries ---- */
@@ -225,7 +159,7 @@ on_message(void *ctx, const pc_message *message, pc_slice consumer_tag)
 {
     source *src = ctx;
     pc_err err = {0};
-    const consumer *c = find_by_tag(src, consumer_tag);
+    const consumer *c = pc_amqp_consumer_of_tag(src, consumer_tag);
     bool no_ack = c == NULL || c->queue->no_ack;
     if (pc_amqp_acks_deliver(&src->acks, message->tag, no_ack, &err) < 0) {
         give_up(src, &err);
@@ -255,11 +189,13 @@ static void
 on_cancelled(void *ctx, pc_slice consumer_tag)
 {
     source *src = ctx;
-    consumer *c = find_by_tag(src, consumer_tag);
+    consumer *c = pc_amqp_consumer_of_tag(src, consumer_tag);
     if (c != NULL) {
         pc_link_remove(&c->link);  // the hook may add the same queue again
+        src->reviving = true;
         src->base.hooks.cancelled(src->base.hooks.ctx, c->queue->name);
-        free_consumer(c);
+        src->reviving = false;
+        pc_amqp_consumer_free(src, c);
     }
 }
 
@@ -284,6 +220,7 @@ on_flush(void *ctx)
         give_up(src, &err);
         return;
     }
+    pc_amqp_trial_next(src, on_set_up);
     pc_stream_flush(&src->conn.stream);
 }
 
@@ -404,19 +341,33 @@ connect_source(pc_source *base, pc_err *err)
     return move(of(base), err) < 0 ? -1 : pc_amqp_conn_open(&of(base)->conn, err);
 }
 
+/* What the owner adds again since the broker cancelled it is no newcomer: a refusal may be a moment's. */
+static int
+begin(source *src, consumer *c, pc_err *err)
+{
+    c->on_trial = src->was_up && !src->reviving;
+    if (!pc_amqp_conn_is_ready(&src->conn) || src->paused) {
+        return 0;
+    }
+    if (!c->on_trial) {
+        return pc_amqp_consumer_write(src, c, on_set_up, err);
+    }
+    return src->is_up && src->trial == NULL ? pc_amqp_trial_begin(src, c, on_set_up, err) : 0;
+}
+
 static int
 add_queue(pc_source *base, const pc_queue *queue, pc_err *err)
 {
     source *src = of(base);
-    if (find_by_name(src, queue->name) != NULL) {
+    if (pc_amqp_consumer_named(src, queue->name) != NULL) {
         return 0;
     }
-    consumer *c = new_consumer(src, queue, err);
+    consumer *c = pc_amqp_consumer_new(src, queue, err);
     if (c == NULL) {
         return -1;
     }
-    if (pc_amqp_conn_is_ready(&src->conn) && !src->paused && write_consumer(src, c, err) < 0) {
-        free_consumer(c);
+    if (begin(src, c, err) < 0) {
+        pc_amqp_consumer_free(src, c);
         return -1;
     }
     pc_list_put_back(&src->consumers, &c->link);
@@ -426,17 +377,18 @@ add_queue(pc_source *base, const pc_queue *queue, pc_err *err)
 static void
 on_cancel_ok(void *ctx, const pc_amqp_method *reply, const pc_message *message)
 {
-    consumer *c = find_by_tag(ctx, reply->consumer_tag);
+    source *src = ctx;
+    consumer *c = pc_amqp_consumer_of_tag(src, reply->consumer_tag);
     (void)message;
     if (c != NULL && c->leaving) {
-        free_consumer(c);
+        pc_amqp_consumer_free(src, c);
     }
 }
 
 static int
 write_cancel(source *src, const consumer *c, pc_err *err)
 {
-    if (!pc_amqp_conn_is_ready(&src->conn)) {
+    if (!pc_amqp_conn_is_ready(&src->conn) || pc_amqp_consumer_waits(src, c)) {
         return 0;
     }
     if (pc_amqp_write_cancel(&src->conn.stream.out, PC_AMQP_CHANNEL,
@@ -452,7 +404,7 @@ static int
 drop_queue(pc_source *base, const char *name, pc_err *err)
 {
     source *src = of(base);
-    consumer *c = find_by_name(src, name);
+    consumer *c = pc_amqp_consumer_named(src, name);
     if (c == NULL) {
         return pc_fail(err, PC_ENOTFOUND, "queue %s is not being consumed", name);
     }
@@ -460,8 +412,8 @@ drop_queue(pc_source *base, const char *name, pc_err *err)
         return -1;
     }
     c->leaving = true;  // deliveries may be under way
-    if (src->paused || !pc_amqp_conn_is_ready(&src->conn)) {
-        free_consumer(c);
+    if (src->paused || !pc_amqp_conn_is_ready(&src->conn) || pc_amqp_consumer_waits(src, c)) {
+        pc_amqp_consumer_free(src, c);
     }
     return 0;
 }
@@ -553,7 +505,7 @@ destroy(pc_source *base)
     source *src = of(base);
     pc_loop_undefer(src->loop, &src->flush);
     while (!pc_list_empty(&src->consumers)) {
-        free_consumer(PC_CONTAINER_OF(src->consumers.next, consumer, link));
+        pc_amqp_consumer_free(src, PC_CONTAINER_OF(src->consumers.next, consumer, link));
     }
     pc_free(src->next);
     pc_amqp_park_fini(&src->park);

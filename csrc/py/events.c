@@ -287,6 +287,16 @@ cancelled(void *ctx, const char *queue)
 }
 
 static void
+refused(void *ctx, const char *queue, const pc_err *why)
+{
+    py_worker *self = ctx;
+    PyGILState_STATE gil = PyGILState_Ensure();
+
+    Py_XDECREF(py_worker_call(self, "refused", "(NN)", text(queue), text(why->msg)));
+    PyGILState_Release(gil);
+}
+
+static void
 store_failed(void *ctx, pc_job *job, const pc_err *why)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
@@ -329,6 +339,7 @@ py_events_fill(py_worker *self, pc_worker_hooks *hooks)
         .revoked = revoked,
         .soft_limit = soft_limit,
         .cancelled = cancelled,
+        .refused = refused,
         .store_failed = store_failed,
         .store_down = store_down,
         .child = child,

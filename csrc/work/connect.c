@@ -158,3 +158,11 @@ pc_worker_source_cancelled(void *ctx, const char *queue)
 
     worker->hooks.cancelled(worker->hooks.ctx, queue);
 }
+
+void
+pc_worker_source_refused(void *ctx, const char *queue, const pc_err *why)
+{
+    pc_worker *worker = ctx;
+
+    worker->hooks.refused(worker->hooks.ctx, queue, why);
+}

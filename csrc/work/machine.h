@@ -109,6 +109,7 @@ void pc_worker_reconnect_due(void *worker, pc_mono now);
 void pc_worker_source_up(void *worker);
 void pc_worker_source_down(void *worker, const pc_err *why);
 void pc_worker_source_cancelled(void *worker, const char *queue);
+void pc_worker_source_refused(void *worker, const char *queue, const pc_err *why);
 /* Frees all jobs of a list, settling nothing. */
 void pc_worker_forget(pc_worker *worker, pc_link *list);
 void pc_worker_busy(pc_worker *worker, pc_job *job, bool busy);

@@ -112,7 +112,8 @@ make_source(pc_worker *worker, pc_err *err)
     const pc_broker_config *config = worker->config.broker;
     const pc_source_ops *ops = config->source != NULL ? config->source : pc_source_find(config->scheme);
     pc_source_hooks hooks = {pc_intake_message, pc_worker_source_up, pc_worker_source_down,
-                             pc_worker_source_cancelled, worker, pc_observe_depth, pc_intake_park_again};
+                             pc_worker_source_cancelled, worker, pc_observe_depth, pc_intake_park_again,
+                             pc_worker_source_refused};
 
     if (ops == NULL) {
         return pc_fail(err, PC_EUNSUP, "no C driver for broker scheme %s", config->scheme);

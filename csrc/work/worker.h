@@ -49,6 +49,7 @@ typedef struct pc_worker_hooks {
     void (*revoked)(void *ctx, pc_job *job, pc_revoked why);
     void (*soft_limit)(void *ctx, pc_job *job, double seconds);
     void (*cancelled)(void *ctx, const char *queue);
+    void (*refused)(void *ctx, const char *queue, const pc_err *why);  // added later on, and not consumed
     void (*store_failed)(void *ctx, pc_job *job, const pc_err *why);
     void (*store_down)(void *ctx, const pc_err *why, bool up);
     void (*child)(void *ctx, int index, pid_t pid, bool up, const char *how);

@@ -320,6 +320,11 @@ class MachineHooks:
         consumer_log.error("The broker cancelled the consumer of queue %r (deleted, or moved); declaring it again.", queue)
         self.machine.consume(queue)
 
+    def refused(self, queue: str, reason: str) -> None:
+        """The broker does not let us consume a queue that was added while the worker ran."""
+        consumer_log.error("Queue %r is not consumed, the broker refuses it: %s", queue, reason)
+        self.machine.forget_queue(queue)
+
     def log(self, level: int, text: str) -> None:
         consumer_log.log(level, "%s", text)
 

@@ -258,7 +258,11 @@ class Steering:
                 name, exchange=exchange, exchange_type=kind, routing_key=routing_key or name, **options)
         if all(own.name != name for own in self.queues):
             self.queues.append(queue)
-            self.consume(name)
+            try:
+                self.consume(name)
+            except BaseException:
+                self.forget_queue(name)
+                raise
             logger.info('Started consuming from %s', name)
 
     def consume(self, name: str) -> None:
@@ -268,11 +272,16 @@ class Steering:
 
     def cancel_consumer(self, name: str) -> None:
         """Stop consuming from a queue."""
-        self.app.amqp.queues.deselect([name])
-        if any(queue.name == name for queue in self.queues):
-            self.queues[:] = [queue for queue in self.queues if queue.name != name]
+        if self.forget_queue(name):
             self.core.drop_queue(name)
             logger.info('Stopped consuming from %s', name)
+
+    def forget_queue(self, name: str) -> bool:
+        """It is none of ours, or is not any more; was it?"""
+        self.app.amqp.queues.deselect([name])
+        ours = any(queue.name == name for queue in self.queues)
+        self.queues[:] = [queue for queue in self.queues if queue.name != name]
+        return ours
 
     # -- size ----------------------------------------------------------------------------------
 

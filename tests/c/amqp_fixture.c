@@ -170,13 +170,21 @@ on_cancelled(void *ctx, const char *queue)
     snprintf(sink->cancelled, sizeof sink->cancelled, "%s", queue);
 }
 
+static void
+on_refused(void *ctx, const char *queue, const pc_err *why)
+{
+    amqp_sink *sink = ctx;
+    sink->refusals++;
+    snprintf(sink->refused, sizeof sink->refused, "%s: %s", queue, why->msg);
+}
+
 amqp_sink *
 amqp_sink_new(const pc_broker_config *config)
 {
     pc_err err = {0};
     amqp_sink *sink = pc_zalloc(sizeof *sink);
     PC_ASSERT(sink != NULL);
-    pc_source_hooks hooks = {on_message, on_up, on_down, on_cancelled, sink, NULL, NULL};
+    pc_source_hooks hooks = {on_message, on_up, on_down, on_cancelled, sink, NULL, NULL, on_refused};
     sink->loop = pc_loop_new(&err);
     sink->source = pc_source_amqp.create(config, sink->loop, &hooks, NULL, &err);
     PC_ASSERT(sink->source != NULL, "%s", err.msg);

@@ -28,6 +28,8 @@ typedef struct amqp_sink {
     int cancels;
     pc_err why;
     char cancelled[128];
+    int refusals;
+    char refused[300];  // "queue: why", of the last
     // what to do with each message
     bool hold;  // keep tags, settle later
     pc_settle how;

@@ -74,7 +74,7 @@ world_teardown(world *w)
 pc_source_hooks
 reader_hooks(reader *r)
 {
-    return (pc_source_hooks){on_message, on_up, on_down, on_cancelled, r, NULL, NULL};
+    return (pc_source_hooks){on_message, on_up, on_down, on_cancelled, r, NULL, NULL, NULL};
 }
 
 void

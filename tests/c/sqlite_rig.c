@@ -102,7 +102,7 @@ on_cancelled(void *ctx, const char *queue)
 pc_source_hooks
 sq_hooks(sq_rig *self)
 {
-    return (pc_source_hooks){on_message, on_up, on_down, on_cancelled, self, NULL, NULL};
+    return (pc_source_hooks){on_message, on_up, on_down, on_cancelled, self, NULL, NULL, NULL};
 }
 
 sq_rig *

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Delay queues by themselves: what of them lives how long. The way there and back is in test_amqp_source.c. */
+/* Delay queues by themselves: what of them lives how long. And the way there and back. */
 #include "io/amqp_source.h"
 
 #include <stdio.h>
 
-#include "amqp_fixture.h"
+#include "amqp_stage.h"
 #include "base/mem.h"
 #include "harness.h"
 
@@ -252,4 +252,69 @@ test_amqp_park_does_not_ask_again_for_what_never_fits(void)
     PC_ASSERT_INT(g.possible, 0);
     pc_amqp_park_fini(&g.park);
     pc_loop_free(g.loop);
+}
+
+/* ---- there and back ---- */
+
+static void
+park_the_first(amqp_sink *sink, const pc_message *message)
+{
+    pc_err err = {0};
+    if (!message->redelivered && sink->count == 1) {
+        int rc = sink->source->ops->park(sink->source, message, 1900 * PC_NS_PER_MS, &err);
+        PC_ASSERT(rc == 0, "%s", err.msg);
+        sink->hold = true;
+    } else {
+        PC_ASSERT(pc_slice_is(message->correlation_id, "far"), "%.*s",
+                  (int)message->correlation_id.len, message->correlation_id.ptr);
+        PC_ASSERT_INT(message->priority, 3);
+        PC_ASSERT(sink->source->ops->park(sink->source, message, 900 * PC_NS_PER_MS, &err) < 0);
+        sink->hold = false;
+    }
+}
+
+/* Comes back after the longest delay that is not too long; nothing stays behind. */
+void
+test_amqp_parked_message_comes_back(void)
+{
+    pc_err err = {0};
+    pc_wall never = {0};
+    amqp_stage s;
+    char delayed[96];
+    amqp_stage_init(&s, 0);
+    snprintf(delayed, sizeof delayed, "pyceleryc.delay.1.%s", s.queue);
+    pc_message message = amqp_message(s.queue, "parked", 6);
+    message.correlation_id = pc_slice_str("far");
+    message.priority = 3;
+    PC_ASSERT_INT(s.producer->ops->publish(s.producer, &message, false, never, false, in_seconds(5), &err), 0);
+    s.sink->see = park_the_first;
+    amqp_sink_start(s.sink, s.queue, 10);
+    amqp_turn_until(s.sink->loop, &s.sink->count, 1);
+    pc_mono parked = pc_mono_now();
+    amqp_turn_until(s.sink->loop, &s.sink->count, 2);
+    PC_ASSERT(pc_mono_now().ns - parked.ns >= 900 * PC_NS_PER_MS);
+    amqp_turn_for(s.sink->loop, 0.05);
+    PC_ASSERT_INT(s.sink->downs, 0);
+    amqp_sink_end(s.sink);
+    PC_ASSERT_INT(amqp_size(s.producer, s.queue), 0);  // the original was settled
+    PC_ASSERT_INT(amqp_size(s.producer, delayed), 0);
+    amqp_remove(s.producer, delayed);
+    amqp_producer_end(s.producer, s.queue);
+}
+
+/* Copies that are not confirmed when the source closes are waited for. */
+void
+test_amqp_parking_is_finished_at_the_end(void)
+{
+    amqp_stage s;
+    char delayed[96];
+    amqp_stage_init(&s, 1);
+    snprintf(delayed, sizeof delayed, "pyceleryc.delay.1.%s", s.queue);
+    s.sink->see = park_the_first;
+    amqp_sink_start(s.sink, s.queue, 10);
+    amqp_turn_until(s.sink->loop, &s.sink->count, 1);
+    amqp_sink_end(s.sink);  // at once
+    PC_ASSERT_INT(amqp_size(s.producer, s.queue) + amqp_size(s.producer, delayed), 1);
+    amqp_remove(s.producer, delayed);
+    amqp_producer_end(s.producer, s.queue);
 }

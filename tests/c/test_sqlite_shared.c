@@ -61,7 +61,7 @@ work(int tasks)
     pc_loop *loop = pc_loop_new(NULL);
     pc_broker_config broker = sq_config_for(SQ_DB);
     pc_store_config config = {.scheme = "sqlite", .path = SQ_DB, .expires = 3600};
-    pc_source_hooks hooks = {run_task, on_up, on_down, on_cancelled, &self, NULL, NULL};
+    pc_source_hooks hooks = {run_task, on_up, on_down, on_cancelled, &self, NULL, NULL, NULL};
     pc_store_hooks store_hooks = {on_stored, on_down, on_up, &self};
     pc_queue queue = {.name = "q"};
     self.source = sq_in->create(&broker, loop, &hooks, NULL, NULL);

@@ -134,6 +134,13 @@ on_cancelled(void *ctx, const char *queue)
 }
 
 static void
+on_refused(void *ctx, const char *queue, const pc_err *why)
+{
+    (void)why;
+    note(ctx, "refused", queue);
+}
+
+static void
 on_store_failed(void *ctx, pc_job *job, const pc_err *why)
 {
     (void)why;
@@ -284,7 +291,7 @@ rig_init(rig *r, const char *pool, int size)
     };
     rig_runner(r);
     r->hooks = (pc_worker_hooks){on_ready, on_down, on_received, on_accepted, on_upgrade, on_bad,
-                                 on_lost, on_revoked, on_soft_limit, on_cancelled, on_store_failed,
+                                 on_lost, on_revoked, on_soft_limit, on_cancelled, on_refused, on_store_failed,
                                  on_store_down, on_child, NULL, r};
 }
 

@@ -311,6 +311,21 @@ def test_queues(app: Celery, unique: Callable[[str], str]) -> None:
     app.amqp.producer.remove(extra, 5.0)
 
 
+def test_a_queue_that_the_broker_refuses_is_forgotten(
+    app: Celery, unique: Callable[[str], str], caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It exists with other arguments. The worker goes on with its own queues, and says what happened once."""
+    extra = unique("ctl-extra")
+    app.amqp.producer.declare({"name": extra, "durable": False}, 5.0)
+    with embedded(app, pool="solo", hostname="w@here"):
+        ask(app, "add_consumer", queue=extra)
+        wait_until(lambda: any(f"Queue '{extra}' is not consumed" in line for line in caplog.messages))
+        assert app.tasks["ctl.add"].delay(1, 2).get(timeout=30) == 3
+        assert extra not in {queue["name"] for queue in ask(app, "active_queues")}
+    assert len([line for line in caplog.messages if "406" in line]) == 1
+    app.amqp.producer.remove(extra, 5.0)
+
+
 def test_rate_and_time_limits_take_effect(app: Celery) -> None:
     with embedded(app, pool="prefork", concurrency=1, hostname="w@here"):
         ask(app, "time_limit", task_name="ctl.nap", hard=0.5)

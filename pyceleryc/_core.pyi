@@ -183,6 +183,7 @@ TASK_CUSTOM_CALL: int    # call the task object, not its run()
 TASK_COROUTINE: int      # hooks.run_coroutine(coro) gives the return value
 TASK_AROUND: int         # nothing but hooks.around(task, request) -> Outcome is called
 TASK_LATE: int           # hooks.flush() before the outcome; else a pool's child confirms when it has time (hooks.publisher())
+TASK_ONCE: int           # hooks.done_before() is asked about messages that are redelivered
 
 # flags of an outcome (third element of the outcome tuple)
 OUT_REQUEUE: int         # Reject(requeue=True), or another reason to requeue
@@ -200,6 +201,7 @@ class Tracer:
           for bodies that are not plain JSON; returns the decoded [args, kwargs, embed]
       bad_message(exc, headers, properties, delivery_info, body) -> _Outcome    any failure before the task could be found and its arguments were known
       around(task, request) -> (_Outcome, return value or exception)    the whole run, of tasks with TASK_AROUND
+      done_before(task, request) -> _Outcome | None    before the whole run, of tasks with TASK_ONCE: its outcome, if it is not to run
       enter(task, request) -> None; succeed(task, request, retval) -> Outcome; fail(task, request, exc) -> _Outcome
       hand_over(task, link, retval, embed: str, root_id: str, task_id: str) -> str | None    before the result of a chain's task
           is written, instead of succeed(): sends the next link; its children as JSON, or None: succeed() is to do all

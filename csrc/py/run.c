@@ -400,13 +400,33 @@ run_body(py_run *at)
     flush_sent(at, sent_before);
 }
 
-void
-py_run_task(py_run *at)
+/* Asks whether the task has succeeded when its message came before; then only what that run did not get to is done. */
+static void
+look_back(py_run *at)
 {
-    if (at->task->flags & PY_TASK_AROUND) {
-        run_around(at);
+    uint64_t sent_before = at->self->state->published;
+    PyObject *context = py_run_context(at);
+    PyObject *result = context == NULL ? NULL : PyObject_CallMethod(at->self->hooks, "done_before", "OO", at->task->task, context);
+
+    Py_XDECREF(context);
+    if (result == Py_None) {
+        Py_DECREF(result);
         return;
     }
+    at->over = true;
+    if ((result == NULL ? fail(at) : py_run_take_outcome(at, result)) < 0) {
+        internal_error(at);
+    }
+    if (at->outcome->want_notes) {
+        note(at);
+    }
+    flush_sent(at, sent_before);
+}
+
+/* Calls `body` with task and request where user code finds them. */
+static void
+on_stacks(py_run *at, void (*body)(py_run *))
+{
     if (push(at->self->push, at->task->task) < 0) {
         internal_error(at);
         return;
@@ -414,8 +434,24 @@ py_run_task(py_run *at)
     if (push(at->task->push, at->request) < 0) {
         internal_error(at);
     } else {
-        run_body(at);
+        body(at);
         pop(at->task->pop);
     }
     pop(at->self->pop);
+}
+
+void
+py_run_task(py_run *at)
+{
+    if (at->task->flags & PY_TASK_ONCE && at->message != NULL && at->message->redelivered) {
+        on_stacks(at, look_back);
+    }
+    if (at->over) {
+        return;
+    }
+    if (at->task->flags & PY_TASK_AROUND) {
+        run_around(at);
+    } else {
+        on_stacks(at, run_body);
+    }
 }

@@ -43,6 +43,7 @@ typedef struct py_run {
     const pc_message *message;  // NULL when eager
     const pc_head *head;
     PyObject *value;    // return value or exception
+    bool over;          // nothing is left to do: an earlier delivery of the message did it
     pc_outcome *outcome;
     pc_buf *memory;
     // while it is open

@@ -419,6 +419,7 @@ py_trace_setup(PyObject *module)
         {"TASK_COROUTINE", PY_TASK_COROUTINE},
         {"TASK_AROUND", PY_TASK_AROUND},
         {"TASK_LATE", PY_TASK_LATE},
+        {"TASK_ONCE", PY_TASK_ONCE},
         {"OUT_REQUEUE", PC_OUT_REQUEUE},
         {"OUT_REFUSED", PC_OUT_REFUSED},
         {"OUT_UNDECODABLE", PC_OUT_UNDECODABLE},

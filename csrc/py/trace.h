@@ -19,6 +19,7 @@
 #define PY_TASK_COROUTINE 64u
 #define PY_TASK_AROUND 128u
 #define PY_TASK_LATE 256u
+#define PY_TASK_ONCE 512u
 /* Where one of these is set, Python sends the links. */
 #define PY_TASK_GENERAL (PY_TASK_ENTER | PY_TASK_SUCCESS | PY_TASK_LEAVE | PY_TASK_AROUND)
 

@@ -21,6 +21,7 @@ from kombu.serialization import loads, prepare_accept_content
 
 from pyceleryc import _core, _state, signals, states
 from pyceleryc.app import coroutines
+from pyceleryc.app.repeats import runs_once, stored_success
 from pyceleryc.app.task import Context, Task
 from pyceleryc.backends.base import Backend, DisabledBackend
 from pyceleryc.backends.errors import StoreUnreachable
@@ -39,6 +40,7 @@ LOG_SUCCESS = "Task %(name)s[%(id)s] succeeded in %(runtime)ss: %(return_value)s
 LOG_FAILURE = "Task %(name)s[%(id)s] %(description)s: %(exc)s"
 LOG_INTERNAL_ERROR = "Task %(name)s[%(id)s] %(description)s: %(exc)s"
 LOG_IGNORED = "Task %(name)s[%(id)s] %(description)s"
+LOG_REPEATED = "Task %(name)s[%(id)s] already completed successfully."
 LOG_REJECTED = "Task %(name)s[%(id)s] %(exc)s"
 LOG_RETRY = "Task %(name)s[%(id)s] retry: %(exc)s"
 
@@ -129,6 +131,18 @@ class Hooks:
         return outcome, value
 
     # --- before and after ---------------------------------------------------------------------------------------------
+
+    def done_before(self, task: Task, request: Context) -> Outcome | None:
+        """Leave out a task that has succeeded already; send its links if that run did not get to it."""
+        meta = stored_success(task, request.id)
+        if meta is None:
+            return None
+        if not meta.get("children"):
+            self._send_links(request, meta["result"])
+        if request.chord:
+            task.backend.resume_chord(request)
+        logger.info(LOG_REPEATED, {"name": request.shadow or task.name, "id": request.id})
+        return _outcome(states.SUCCESS)
 
     def enter(self, task: Task, request: Context) -> None:
         args, kwargs = request.args, request.kwargs
@@ -429,6 +443,7 @@ def task_flags(app: Celery, task: Task) -> int:
     flags |= _core.TASK_IGNORE_RESULT if task.ignore_result else 0
     flags |= _core.TASK_CUSTOM_CALL if task_has_custom(task, "__call__") else 0
     flags |= _core.TASK_LATE if task.acks_late else 0
+    flags |= _core.TASK_ONCE if runs_once(app, task) else 0
     flags |= _core.TASK_COROUTINE if inspect.iscoroutinefunction(inspect.unwrap(task.run)) else 0
     return flags
 
@@ -462,7 +477,9 @@ def register_all(app: Celery, tracer: _core.Tracer, hooks: Hooks) -> None:
     for name, task in app.tasks.items():
         if replaced:
             _build_for(app, hooks, task)
-        flags = _core.TASK_AROUND if replaced else task_flags(app, task)
+        flags = task_flags(app, task)
+        if replaced:
+            flags = _core.TASK_AROUND | flags & _core.TASK_ONCE
         tracer.register(name, task, task.run, task.request_stack, flags)
 
 

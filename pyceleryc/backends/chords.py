@@ -53,6 +53,10 @@ class Chords:
     ) -> None:
         """A task of a header ended; for backends that count."""
 
+    def resume_chord(self, request: Any) -> None:
+        """Send the body if all of the header have been counted, but who counted the last was killed
+        then; for backends that count and can look without counting."""
+
     def add_to_chord(self, chord_id: str, result: Any) -> None:
         """Add *result* to the header of a chord that runs already.
 

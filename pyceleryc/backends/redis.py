@@ -215,10 +215,19 @@ class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):  # type: ignore[misc]
         """Count the task, after the commands *before* in the same transaction."""
         group_id = request.group
         part = self.encode([1, request.id, state, self.encode_result(result, state)])
-        count, added, size = self._count_part(group_id, request.group_index, part, before)
+        self._finish_if_complete(request, *self._count_part(group_id, request.group_index, part, before))
+
+    def resume_chord(self, request: Any) -> None:
+        """Send the body if all are counted and still there."""
+        if request.group:
+            parts, added, size = self._chord_keys(request.group)
+            self._finish_if_complete(request, *self.run(self._count(parts), ('GET', added), ('GET', size), transaction=True))
+
+    def _finish_if_complete(self, request: Any, count: int, added: Any, size: Any) -> None:
+        group_id = request.group
         if size is None:
             size = request.chord.get('chord_size') or 0
-        if count != int(size) + int(added or 0):
+        if not count or count != int(size) + int(added or 0):
             return
         body = self.app.signature(request.chord)
         try:
@@ -235,17 +244,18 @@ class RedisBackend(CoreBackend, BaseKeyValueStoreBackend):  # type: ignore[misc]
         """Store one result; return how many there are, how many were added, and the size."""
         parts, added, size = self._chord_keys(group_id)
         store: tuple[Any, ...]
-        count: tuple[Any, ...]
         if self.ordered:
-            score = '+inf' if index is None else index
-            store, count = ('ZADD', parts, score, part), ('ZCOUNT', parts, '-inf', '+inf')
+            store = ('ZADD', parts, '+inf' if index is None else index, part)
         else:
-            store, count = ('RPUSH', parts, part), ('LLEN', parts)
-        commands = [*before, store, count, ('GET', added), ('GET', size)]
+            store = ('RPUSH', parts, part)
+        commands = [*before, store, self._count(parts), ('GET', added), ('GET', size)]
         if self.expires:
             commands += [('EXPIRE', key, int(self.expires)) for key in (parts, added, size)]
         first = len(before) + 1
         return self.run(*commands, transaction=True, retry=True)[first:first + 3]
+
+    def _count(self, parts: Any) -> tuple[Any, ...]:
+        return ('ZCOUNT', parts, '-inf', '+inf') if self.ordered else ('LLEN', parts)
 
     def _chord_values(self, group_id: str) -> list[Any]:
         header = self.restore_group(group_id, cache=False)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import OperationalError
 
 from pyceleryc import signals
+from pyceleryc.app.repeats import knows_states
 from pyceleryc.exceptions import ImproperlyConfigured
 from pyceleryc.utils.nodenames import default_nodename, node_format, worker_direct
 from pyceleryc.worker.autoscale import autoscale_bounds
@@ -29,7 +30,7 @@ logger = logging.getLogger("celery.worker")
 
 EX_OK, EX_FAILURE = 0, 1
 #: Settings of Celery that change nothing here (docs/DIFFERENCES.md): who sets them shall know.
-WITHOUT_EFFECT = ("worker_autoscaler", "worker_deduplicate_successful_tasks", "worker_timer", "broker_channel_error_retry")
+WITHOUT_EFFECT = ("worker_autoscaler", "worker_timer", "broker_channel_error_retry")
 #: Seconds from a revoke to the file of revoked ids.
 SAVE_DELAY = 0.5
 
@@ -152,6 +153,9 @@ class WorkController:
         self.machine = self.make_machine()
         for name in filter(self.app.conf.value_set_for, WITHOUT_EFFECT):
             logger.warning("The setting %s has no effect in this worker.", name)
+        if self.app.conf.worker_deduplicate_successful_tasks and not knows_states(self.app.backend):
+            logger.warning("worker_deduplicate_successful_tasks has no effect: the result backend %s does not keep the states of tasks.",
+                           self.app.backend.as_uri())
         try:
             if self.purge:
                 self.purged = self.app.control.purge()

@@ -6,7 +6,6 @@
 #define POLL_EVERY 64u
 #define POLL_EVERY_FULL 8u             // above half a window
 #define POLL_IDLE (10 * PC_NS_PER_MS)  // after such a pause the connection may be gone
-#define LARGE_BODY ((size_t)1024 * 1024)
 #define USER_TIMEOUT_MS 60000
 #define CHUNK ((size_t)256 * 1024)  // of a batch; leaves as one write
 #define OVERHEAD 200u               // of a message's frames and properties, about
@@ -279,7 +278,7 @@ push(pc_amqp_sender *s, uint64_t serial, pc_mono deadline, pc_err *err)
 static bool
 must_wait(const pc_amqp_sender *s, const pc_message *message)
 {
-    return s->confirm == 2 || (s->confirm == 1 && message->body.len >= LARGE_BODY);
+    return s->confirm == 2 || (s->confirm == 1 && message->body.len >= PC_AMQP_LARGE);
 }
 
 static void
@@ -287,6 +286,9 @@ mind(pc_amqp_sender *s)
 {
     if (s->confirm == 1 && s->link.window.open > 0) {
         pc_minder_need(&s->minder);
+        if (pc_amqp_window_holds(&s->link.window)) {
+            pc_minder_hurry(&s->minder);
+        }
     }
 }
 

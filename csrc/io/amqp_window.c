@@ -7,6 +7,14 @@
 
 #define MIN_ITEMS 64u
 #define KEEP_BYTES (1024u * 1024)
+#define MAX_ROUTES 1000u     // messages to other exchanges go together with all
+#define EXPIRATION_DIGITS 9u  // milliseconds; more may be more than a broker takes
+
+struct pc_amqp_route {
+    bool proven;
+    size_t len;
+    char name[];
+};
 
 void
 pc_amqp_window_init(pc_amqp_window *window,
@@ -14,16 +22,95 @@ pc_amqp_window_init(pc_amqp_window *window,
 {
     *window = (pc_amqp_window){.settled = settled, .ctx = ctx};
     pc_buf_init(&window->frames);
+    pc_map_init(&window->routes);
     (void)pc_amqp_window_restart(window, NULL);
 }
 
 void
 pc_amqp_window_fini(pc_amqp_window *window)
 {
+    size_t pos = 0;
+    for (pc_amqp_route *route; (route = pc_map_next(&window->routes, &pos)) != NULL;) {
+        pc_free(route);
+    }
+    pc_map_fini(&window->routes);
     pc_buf_fini(&window->frames);
     pc_free(window->items);
     *window = (pc_amqp_window){0};
 }
+
+// ---- routes ----
+
+static int
+add_route(pc_amqp_window *window, pc_slice exchange, pc_err *err)
+{
+    pc_amqp_route *route = pc_zalloc(sizeof *route + exchange.len);
+    if (route == NULL) {
+        return pc_fail_nomem(err);
+    }
+    route->len = exchange.len;
+    memcpy(route->name, exchange.ptr, exchange.len);
+    if (pc_map_put(&window->routes, pc_slice_of(route->name, route->len), route, NULL, err) < 0) {
+        pc_free(route);
+        return -1;
+    }
+    window->last = route;
+    return 0;
+}
+
+static int
+find_route(pc_amqp_window *window, pc_slice exchange, pc_amqp_route **route, pc_err *err)
+{
+    const pc_amqp_route *last = window->last;
+    *route = NULL;
+    if (exchange.len == 0) {
+        return 0;
+    }
+    if (last == NULL || !pc_slice_eq(pc_slice_of(last->name, last->len), exchange)) {
+        pc_amqp_route *known = pc_map_get(&window->routes, exchange);
+        if (known == NULL && window->routes.len >= MAX_ROUTES) {
+            return 0;
+        }
+        if (known != NULL) {
+            window->last = known;
+        } else if (add_route(window, exchange, err) < 0) {
+            return -1;
+        }
+    }
+    *route = window->last;
+    return 0;
+}
+
+void
+pc_amqp_window_prove(pc_amqp_window *window, pc_slice exchange)
+{
+    pc_amqp_route *route = NULL;
+    if (find_route(window, exchange, &route, NULL) == 0 && route != NULL) {
+        route->proven = true;
+    }
+}
+
+static void
+doubt_all(pc_amqp_window *window)
+{
+    size_t pos = 0;
+    for (pc_amqp_route *route; (route = pc_map_next(&window->routes, &pos)) != NULL;) {
+        route->proven = false;
+    }
+}
+
+static bool
+is_odd(const pc_message *message)
+{
+    const pc_slice expiration = message->expiration;
+    bool odd = message->body.len >= PC_AMQP_LARGE || expiration.len > EXPIRATION_DIGITS;
+    for (size_t i = 0; i < expiration.len && !odd; i++) {
+        odd = expiration.ptr[i] < '0' || expiration.ptr[i] > '9';
+    }
+    return odd;
+}
+
+// ---- items ----
 
 static pc_amqp_window_item *
 item_at(const pc_amqp_window *window, uint64_t number)
@@ -62,41 +149,57 @@ frames_of(const pc_amqp_window *window, const pc_amqp_window_item *item)
 
 /* The frames of a new item are the last `len` bytes. */
 static void
-add(pc_amqp_window *window, size_t len, void *cookie)
+add(pc_amqp_window *window, const pc_amqp_window_item *item)
 {
-    uint64_t at = window->frames_at + pc_buf_len(&window->frames) - len;
-    *item_at(window, window->end++) = (pc_amqp_window_item){at, len, cookie};
+    pc_amqp_window_item *place = item_at(window, window->end++);
+    *place = *item;
+    place->at = window->frames_at + pc_buf_len(&window->frames) - item->len;
 }
 
 int
 pc_amqp_window_put(pc_amqp_window *window, const pc_message *message, bool mandatory,
                    uint32_t frame_max, void *cookie, pc_err *err)
 {
+    pc_amqp_window_item item = {.cookie = cookie, .odd = is_odd(message)};
     size_t before = pc_buf_len(&window->frames);
     if (make_room(window, err) < 0 ||
+        find_route(window, message->exchange, &item.route, err) < 0 ||
         pc_amqp_write_message(&window->frames, PC_AMQP_CHANNEL, message, mandatory, frame_max,
                               err) < 0) {
         return -1;
     }
-    size_t len = pc_buf_len(&window->frames) - before;
-    add(window, len, cookie);
+    item.len = pc_buf_len(&window->frames) - before;
+    add(window, &item);
     window->open++;
-    window->open_bytes += len;
+    window->open_bytes += item.len;
     return 0;
+}
+
+static bool
+goes_alone(const pc_amqp_window *window, uint64_t number)
+{
+    const pc_amqp_window_item *item = item_at(window, number);
+    return number < window->careful || item->odd || (item->route != NULL && !item->route->proven);
+}
+
+bool
+pc_amqp_window_holds(const pc_amqp_window *window)
+{
+    return window->unsent < window->end && pc_amqp_window_under_way(window) > 0 &&
+           (window->lonely || goes_alone(window, window->unsent));
 }
 
 int
 pc_amqp_window_send(pc_amqp_window *window, pc_buf *out, size_t high, uint32_t frame_max,
                     pc_err *err)
 {
-    while (window->unsent < window->end && pc_buf_len(out) < high) {
-        const pc_amqp_window_item *item = item_at(window, window->unsent);
-        if (window->unsent < window->careful && pc_amqp_window_under_way(window) > 0) {
-            break;
-        }
-        if (pc_amqp_write_again(out, frames_of(window, item), frame_max, err) < 0) {
+    while (window->unsent < window->end && pc_buf_len(out) < high && !pc_amqp_window_holds(window)) {
+        pc_slice frames = frames_of(window, item_at(window, window->unsent));
+        bool alone = goes_alone(window, window->unsent);
+        if (pc_amqp_write_again(out, frames, frame_max, err) < 0) {
             return -1;
         }
+        window->lonely = alone;
         window->unsent++;
     }
     return 0;
@@ -124,6 +227,9 @@ settle(pc_amqp_window *window, pc_amqp_window_item *item, const pc_err *why)
     window->open--;
     window->open_bytes -= item->len;
     item->len = 0;
+    if (item->route != NULL && why == NULL) {
+        item->route->proven = true;
+    }
     window->settled(window->ctx, item->cookie, why);
 }
 
@@ -155,7 +261,7 @@ move_back(pc_amqp_window *window, uint64_t number, pc_err *err)
         pc_buf_put_slice(&window->frames, frames_of(window, &item), err) < 0) {
         return -1;
     }
-    add(window, item.len, item.cookie);
+    add(window, &item);
     item_at(window, number)->len = 0;
     return 0;
 }
@@ -190,18 +296,44 @@ squeeze(pc_amqp_window *window)
     window->end = to;
 }
 
+static uint64_t
+count_open(const pc_amqp_window *window, uint64_t below)
+{
+    uint64_t open = 0;
+    for (uint64_t n = window->first; n < below && n < window->end; n++) {
+        open += item_at(window, n)->len > 0;
+    }
+    return open;
+}
+
+static void
+refuse(pc_amqp_window *window, const pc_err *why)
+{
+    for (uint64_t n = window->first; n < window->unsent; n++) {
+        pc_amqp_window_item *item = item_at(window, n);
+        if (item->len > 0) {
+            if (item->route != NULL) {
+                item->route->proven = false;
+            }
+            settle(window, item, why);
+        }
+    }
+}
+
 bool
 pc_amqp_window_restart(pc_amqp_window *window, const pc_err *refusal)
 {
-    size_t under_way = pc_amqp_window_under_way(window);
-    bool found = refusal != NULL && under_way == 1;
-    for (uint64_t n = window->first; found && n < window->unsent; n++) {
-        if (item_at(window, n)->len > 0) {
-            settle(window, item_at(window, n), refusal);
-        }
+    bool found = refusal != NULL && pc_amqp_window_under_way(window) == 1;
+    bool doubtful = refusal != NULL && !found;
+    uint64_t below = doubtful && window->unsent > window->careful ? window->unsent : window->careful;
+    if (found) {
+        refuse(window, refusal);
+    } else if (doubtful) {
+        doubt_all(window);
     }
+    uint64_t careful = count_open(window, below);
     squeeze(window);
-    window->careful = refusal != NULL && !found ? window->first + under_way : 0;
+    window->careful = careful > 0 ? window->first + careful : 0;
     window->unsent = window->first;
     window->shift = window->first - 1;
     let_go(window);

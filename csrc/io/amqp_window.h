@@ -7,19 +7,28 @@
  * not. Messages are let go from the front, so settled() is called in the order of put(), except
  * that a message which the broker nacked goes to the end.
  *
- * When the broker closes the channel because of a publish, it does not say of which: the messages
- * that were under way then are sent again one by one ("careful"); the one that fails alone is at
- * fault. */
+ * When the broker closes the channel because of a publish, it does not say of which, nor what it has
+ * taken of those that were under way: all are sent again, one by one ("careful"), and the one that
+ * fails alone is at fault. Those that had been taken arrive twice. So what is likely to be refused goes
+ * alone the first time: messages to an exchange that is neither declared nor known to take any, and
+ * those whose size or expiration the broker may not like. */
 #ifndef PC_IO_AMQP_WINDOW_H
 #define PC_IO_AMQP_WINDOW_H
 
 #include "base/buf.h"
+#include "base/map.h"
 #include "wire/message.h"
+
+#define PC_AMQP_LARGE ((size_t)1024 * 1024)  // bodies that brokers may have a limit for
+
+typedef struct pc_amqp_route pc_amqp_route;
 
 typedef struct pc_amqp_window_item {
     uint64_t at;  // of its frames, counted from the first byte ever put
     size_t len;   // 0: settled
     void *cookie;
+    pc_amqp_route *route;  // its exchange; NULL: one that is always there
+    bool odd;              // goes alone, wherever to
 } pc_amqp_window_item;
 
 typedef struct pc_amqp_window {
@@ -32,6 +41,9 @@ typedef struct pc_amqp_window {
     uint64_t end;                // number of the next item
     uint64_t shift;              // number of an item that was sent - its delivery tag
     uint64_t careful;            // items below are sent one by one
+    bool lonely;                 // what is under way went alone, and stays so
+    pc_map routes;               // by exchange
+    pc_amqp_route *last;         // the one looked for last
     size_t open;                 // items neither confirmed nor refused
     size_t open_bytes;
     /* why NULL: confirmed. `cookie` is as given to put(). */
@@ -56,6 +68,10 @@ int pc_amqp_window_nack(pc_amqp_window *window, uint64_t tag, bool multiple, pc_
 /* A new channel: all are unsent, tags start at 1. `refusal` (or NULL) is why the broker closed the
  * last one over a publish. True when that settled the culprit. */
 bool pc_amqp_window_restart(pc_amqp_window *window, const pc_err *refusal);
+/* The exchange is there: messages to it are sent together with others. */
+void pc_amqp_window_prove(pc_amqp_window *window, pc_slice exchange);
+/* Something is held back until what went alone is confirmed. */
+bool pc_amqp_window_holds(const pc_amqp_window *window);
 /* Takes back the message put with this cookie, without a callback; it is not sent (again). */
 void pc_amqp_window_cancel(pc_amqp_window *window, const void *cookie);
 /* The same for unsent messages that were put one after the other with the cookies first to last,

@@ -89,6 +89,15 @@ pc_minder_need(pc_minder *minder)
 }
 
 void
+pc_minder_hurry(pc_minder *minder)
+{
+    pc_minder_need(minder);
+    if (minder->running) {
+        pc_park_wake(&minder->park);
+    }
+}
+
+void
 pc_minder_end(pc_minder *minder)
 {
     if (minder->running) {

@@ -41,6 +41,8 @@ void pc_minder_init(pc_minder *minder, pc_pump *pump, const pc_minder_hooks *hoo
 /* Lock held. Something was left under way. Without memory for a thread it is finished by the next
  * caller, as if there were no minder. */
 void pc_minder_need(pc_minder *minder);
+/* The same, and it looks at once: the rest cannot leave before an answer is in. */
+void pc_minder_hurry(pc_minder *minder);
 /* Lock held. Lets the thread end, does not wait for it. */
 void pc_minder_end(pc_minder *minder);
 /* Lock not held. When this returns the thread is gone; the next need() starts one. In a forked child:

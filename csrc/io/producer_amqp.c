@@ -6,7 +6,8 @@
  * peers instead.
  *
  * confirm 1: publish() returns when the message is in the window and on its way. What the broker
- * refuses afterwards is logged, counted and reported by the next flush(). Large bodies wait for
+ * refuses afterwards is logged, counted and reported by the next flush(); what would be sent twice over it is not sent
+ * together with it (amqp_window.h says what that can be known of). Large bodies wait for
  * their confirm, since they are what a broker refuses. Messages that are mandatory and come back
  * are logged, counted and dropped. One rpc (declare, size, …) is under way at a time; its replies
  * that come after its deadline are skipped. Since a refused one closes the channel, it waits until
@@ -323,9 +324,13 @@ declare_locked(producer *p, const pc_queue *queue, pc_slice key, pc_mono deadlin
     if (pc_map_get(&p->declared, key) != NULL) {
         return 0;
     }
-    return call_rpc(p, &call, write_declare, queue, deadline, err) < 0
-               ? -1
-               : remember_declared(p, key, err);
+    if (call_rpc(p, &call, write_declare, queue, deadline, err) < 0) {
+        return -1;
+    }
+    if (queue->exchange != NULL && !queue->no_declare) {
+        pc_amqp_window_prove(&p->sender.link.window, pc_slice_str(queue->exchange));
+    }
+    return remember_declared(p, key, err);
 }
 
 static int

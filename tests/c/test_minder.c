@@ -76,6 +76,29 @@ test_minder_sends_lost_messages_again(void)
     amqp_rig_fini(&r);
 }
 
+/* What waits for the confirm of a message that goes alone leaves with it, not at the next look. */
+void
+test_minder_hurries_for_what_is_held_back(void)
+{
+    enum { ROUNDS = 40 };
+    amqp_rig r;
+    pc_err err = {0};
+    rig_init(&r);
+    pc_mono start = pc_mono_now();
+    for (int i = 1; i <= ROUNDS; i++) {
+        pc_message odd = amqp_message(r.queue, "1", 1);
+        odd.expiration = pc_slice_str("0000600000");
+        int rc = r.producer->ops->publish(r.producer, &odd, false, (pc_wall){0}, false, in_seconds(5), &err);
+        PC_ASSERT(rc == 0, "%s", err.msg);
+        must_publish(r.producer, r.queue, 1);
+        while (amqp_rig_size(&r) < 2 * i) {
+            usleep(1000);
+        }
+    }
+    PC_ASSERT(pc_mono_now().ns - start.ns < ROUNDS * 50 * PC_NS_PER_MS);
+    amqp_rig_fini(&r);
+}
+
 /* As around a fork: paused there is nobody, resumed it goes on; what a batch left counts, too. */
 void
 test_minder_pauses_for_a_fork(void)

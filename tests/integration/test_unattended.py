@@ -173,7 +173,6 @@ def test_what_a_task_has_sent_in_vain_is_logged(
 
     @app.task(acks_late=acks_late, shared=False)
     def send() -> None:
-        app.amqp.producer.flush(None)  # of the message of this task: what is under way when another is refused is sent again
         app.send_task('t.nothing', exchange='no-such-exchange', routing_key='k')
 
     def told() -> list[str]:

@@ -199,7 +199,7 @@ class Worker(WorkController):
             )]
 
     def _concurrency(self) -> str:
-        bounds = self._machine_options['autoscale']
+        bounds = self.autoscale
         size = f'{{min={bounds[1]}, max={bounds[0]}}}' if bounds else str(self.concurrency)
         return f'{size} ({self.pool_name})'
 

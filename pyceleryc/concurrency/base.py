@@ -40,6 +40,15 @@ class BasePool:
         """Remove some, when they are free."""
         self._machine().resize(self.limit - n)
 
+    @property
+    def work(self) -> int:
+        """How many tasks run or wait for a process or thread."""
+        numbers = self._machine().core.stats()
+        return int(numbers['in_pool'] + numbers['ready'])
+
+    def maintain_pool(self) -> None:
+        """Nothing: the core replaces at once what has ended."""
+
     def restart(self) -> None:
         """Replace the processes, each when its task is done."""
         self._machine().restart_pool()

@@ -3,14 +3,13 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pyceleryc import bootsteps
 from pyceleryc.exceptions import ImproperlyConfigured
-
-if TYPE_CHECKING:
-    from pyceleryc.worker.machine import Machine
+from pyceleryc.utils.imports import symbol_by_name
 
 __all__ = ('Autoscaler', 'WorkerComponent')
 
@@ -18,8 +17,8 @@ logger = logging.getLogger('celery.worker.autoscale')
 
 #: Seconds between looks at the work.
 PERIOD = 1.0
-#: Seconds without need of a process after which it goes; environment AUTOSCALE_KEEPALIVE.
-KEEPALIVE = 30.0
+#: Seconds without need of a process after which it goes.
+AUTOSCALE_KEEPALIVE = float(os.environ.get('AUTOSCALE_KEEPALIVE', 30))
 
 
 def autoscale_bounds(value: Any) -> tuple[int, int] | None:
@@ -40,7 +39,7 @@ def autoscale_bounds(value: Any) -> tuple[int, int] | None:
 
 
 class WorkerComponent(bootsteps.Step):
-    """``worker.autoscaler``, with ``--autoscale``; the machine has it."""
+    """``worker.autoscaler``, with ``--autoscale``: of the class that the setting ``worker_autoscaler`` names."""
 
     label = 'Autoscaler'
     conditional = True
@@ -49,63 +48,145 @@ class WorkerComponent(bootsteps.Step):
     def __init__(self, w: Any, autoscale: Any = None, **kwargs: Any) -> None:
         self.enabled = bool(autoscale)
 
+    def create(self, w: Any) -> None:
+        name = w.app.conf.worker_autoscaler
+        try:
+            cls = symbol_by_name(name)
+        except (ImportError, AttributeError, ValueError) as exc:
+            raise ImproperlyConfigured(f'worker_autoscaler: there is no class {name!r}: {exc}') from exc
+        if not (isinstance(cls, type) and issubclass(cls, Autoscaler)):
+            raise ImproperlyConfigured(
+                f'worker_autoscaler: {name!r} is not derived from celery.worker.autoscale.Autoscaler')
+        w.autoscaler = cls(w.pool, w.max_concurrency, w.min_concurrency, worker=w)
+
 
 class Autoscaler:
-    """Keeps the pool of *machine* between *low* and *high* processes.
+    """Keeps a pool between two sizes.
 
-    A pool has one process at least, so 0 means 1.
+    Everything is called in the worker's loop: :meth:`maybe_scale` every second; that of a subclass
+    with each message, when it waits for a process, and every :attr:`keepalive` seconds.
+
+    :param pool: what grows and shrinks, ``worker.pool``.
+    :param max_concurrency: most processes or threads.
+    :param min_concurrency: fewest; a pool has one at least, so 0 means 1.
+    :param worker: the WorkController.
+    :param keepalive: seconds for which all processes must not have been needed before some go;
+        default: the environment's ``AUTOSCALE_KEEPALIVE``, or 30.
+    :param mutex: held while the size is looked at and changed; default: a lock of its own.
     """
 
-    def __init__(self, machine: Machine, high: int, low: int = 0, keepalive: float | None = None) -> None:
-        self.machine = machine
-        self.high, self.low = high, low
-        self.keepalive = float(os.environ.get('AUTOSCALE_KEEPALIVE', KEEPALIVE)) if keepalive is None else keepalive
-        self._needed = time.monotonic()
+    #: Seconds that only grow.
+    clock = staticmethod(time.monotonic)
+
+    def __init__(
+        self, pool: Any, max_concurrency: int, min_concurrency: int = 0, worker: Any = None,
+        keepalive: float = AUTOSCALE_KEEPALIVE, mutex: Any = None,
+    ) -> None:
+        self.pool = pool
+        self.mutex = threading.RLock() if mutex is None else mutex
+        self.max_concurrency = max_concurrency
+        self.min_concurrency = min_concurrency
+        self.keepalive = keepalive
+        self.worker = worker
+        #: When the pool has grown last, or all of it was needed.
+        self._last_scale_up = self.clock()
+
+    # -- when ------------------------------------------------------------------------------------
 
     @property
-    def size(self) -> int:
-        """How many processes there are."""
-        return self.machine.concurrency
+    def follows_messages(self) -> bool:
+        """Is :meth:`maybe_scale` called with each message?"""
+        return type(self) is not Autoscaler
 
-    def start(self) -> None:
-        """Look from time to time, from the loop."""
-        self.machine.core.call_later(PERIOD, self._due)
+    def watch(self) -> None:
+        """Look from time to time, from now on."""
+        self.worker.timer.call_after((self.keepalive or PERIOD) if self.follows_messages else PERIOD, self._due)
 
     def _due(self) -> None:
-        self.machine.core.call_later(PERIOD, self._due)
-        self.scale(time.monotonic())
+        self.watch()
+        self.maybe_scale()
 
-    def scale(self, now: float) -> None:
-        """Adjust the size to the work there is at *now* (monotonic seconds)."""
-        numbers = self.machine.core.stats()
-        work = numbers['in_pool'] + numbers['ready']
-        if work >= self.size:
-            self._needed = now
-        if work > self.size and self.size < self.high:
-            self._resize(min(work, self.high), 'up')
-        elif self.size > max(1, self.low) and now - self._needed >= self.keepalive:
-            self._resize(max(work, self.low, 1), 'down')
+    def follow(self, request: Any) -> None:
+        """A message has come; in the loop's next turn it is among those that :attr:`qty` counts."""
+        self.worker.timer.call_after(0.0, self.maybe_scale, (request,))
 
-    def _resize(self, size: int, way: str) -> None:
-        if size != self.size:
-            logger.info('Scaling %s to %d processes.', way, size)
-            self.machine.resize(size)
+    # -- whether ---------------------------------------------------------------------------------
 
-    def update(self, high: int | None = None, low: int | None = None) -> tuple[int, int]:
+    @property
+    def qty(self) -> int:
+        """How many tasks run or wait for a process."""
+        return int(self.pool.work)
+
+    @property
+    def processes(self) -> int:
+        """How many processes or threads there are."""
+        return int(self.pool.num_processes)
+
+    def maybe_scale(self, req: Any = None) -> None:
+        """Adjust the size to the work there is.
+
+        :param req: the request of the message that has come, if it is called for one.
+        """
+        with self.mutex:
+            if self._maybe_scale(req):
+                self.pool.maintain_pool()
+
+    def _maybe_scale(self, req: Any = None) -> bool | None:
+        """Decide; to be overridden.  Return whether something was done."""
+        work, size = self.qty, self.processes
+        if work >= size:
+            self._last_scale_up = self.clock()
+        if size < min(work, self.max_concurrency):
+            self.scale_up(min(work, self.max_concurrency) - size)
+            return True
+        spare = size - max(work, self.min_concurrency, 1)
+        if spare > 0:
+            self.scale_down(spare)
+            return True
+        return None
+
+    # -- how -------------------------------------------------------------------------------------
+
+    def scale_up(self, n: int) -> None:
+        """Add *n* processes."""
+        self._last_scale_up = self.clock()
+        self._grow(n)
+
+    def scale_down(self, n: int) -> None:
+        """Remove *n* processes, unless some were added less than :attr:`keepalive` seconds ago."""
+        if self.clock() - self._last_scale_up >= self.keepalive:
+            self._shrink(n)
+
+    def _grow(self, n: int) -> None:
+        logger.info('Scaling up %s processes.', n)
+        self.pool.grow(n)
+
+    def _shrink(self, n: int) -> None:
+        n = min(n, self.processes - 1)
+        if n > 0:
+            logger.info('Scaling down %s processes.', n)
+            self.pool.shrink(n)
+
+    # -- remote control --------------------------------------------------------------------------
+
+    def update(self, max: int | None = None, min: int | None = None) -> tuple[int, int]:  # noqa: A002
         """Change the bounds; return them.
 
-        :raises ValueError: *low* is above *high*.
+        :raises ValueError: *min* is above *max*.
         """
-        high = self.high if high is None else high
-        low = min(self.low, high) if low is None else low
-        if not 0 <= low <= high or high < 1:
-            raise ValueError(f'there is no pool of {low} to {high} processes')
-        self.high, self.low = high, low
-        self._resize(min(max(self.size, low, 1), high), 'within the new bounds,')
-        self.machine.update_prefetch()
+        with self.mutex:
+            high = self.max_concurrency if max is None else max
+            low = (self.min_concurrency if self.min_concurrency < high else high) if min is None else min
+            if not 0 <= low <= high or high < 1:
+                raise ValueError(f'there is no pool of {low} to {high} processes')
+            self.max_concurrency, self.min_concurrency = high, low
+            if self.processes > high:
+                self._shrink(self.processes - high)
+            elif self.processes < low:
+                self._grow(low - self.processes)
+        self.worker.machine.update_prefetch()
         return high, low
 
     def info(self) -> dict[str, Any]:
         """Return what ``inspect stats`` shows."""
-        return {'max': self.high, 'min': self.low, 'current': self.size,
-                'qty': self.machine.core.stats()['in_pool']}
+        return {'max': self.max_concurrency, 'min': self.min_concurrency, 'current': self.processes, 'qty': self.qty}

@@ -38,6 +38,7 @@ from pyceleryc.exceptions import (
 )
 from pyceleryc.utils.time import rate
 from pyceleryc.utils.saferepr import saferepr
+from pyceleryc.worker.autoscale import Autoscaler
 from pyceleryc.worker.brokers import Brokers
 from pyceleryc.worker.feed import Feed, check_transport
 from pyceleryc.worker.keeper import Keeper
@@ -72,8 +73,8 @@ class Machine(Steering):
     """One worker: builds the core's worker from the app and runs it.
 
     Parameters: the app; `hostname`, the node name; `pool`, one of prefork, threads, solo; `concurrency`, its size; the others override the
-    settings of the same meaning; `task_events` and `heartbeat` (seconds, 0: none) are about events, `autoscale` is
-    (most, fewest) processes; `http_address`, HOST:PORT for probes and metrics; `consumer`, the object that signals name as their sender, with the steps.
+    settings of the same meaning; `task_events` and `heartbeat` (seconds, 0: none) are about events, `autoscaler`
+    changes the size; `http_address`, HOST:PORT for probes and metrics; `consumer`, the object that signals name as their sender, with the steps.
     """
 
     #: Is result.get() an error in the tasks of this worker (T-341)?  Workers of tests allow it.
@@ -84,14 +85,14 @@ class Machine(Steering):
                  max_tasks_per_child: int | None = None, max_memory_per_child: int | None = None,
                  time_limit: float | None = None, soft_time_limit: float | None = None,
                  task_events: bool | None = None, heartbeat: float | None = None,
-                 autoscale: tuple[int, int] | None = None, http_address: str | None = None,
+                 autoscaler: Autoscaler | None = None, http_address: str | None = None,
                  on_ready: Callable[[], None] | None = None) -> None:
         self.app = app
         self.hostname = hostname
         self.pool = get_implementation(pool).core_name
         self.concurrency = concurrency or app.conf.worker_concurrency or os.cpu_count() or 1
-        if autoscale:
-            self.concurrency = max(1, autoscale[1])
+        if autoscaler is not None:
+            self.concurrency = max(1, autoscaler.min_concurrency)
         if self.pool == "solo":
             self.concurrency = 1
         self.consumer = consumer
@@ -100,12 +101,12 @@ class Machine(Steering):
         self.queues = list(queues) if queues is not None else list(app.amqp.queues.consume_from.values())
         multiplier = app.conf.worker_prefetch_multiplier if prefetch_multiplier is None else prefetch_multiplier
         self.multiplier = 1 if app.conf.worker_disable_prefetch else multiplier
-        self.prefetch = (autoscale[0] if autoscale else self.concurrency) * self.multiplier
+        self.prefetch = (self.concurrency if autoscaler is None else autoscaler.max_concurrency) * self.multiplier
         self.max_tasks_per_child = max_tasks_per_child or app.conf.worker_max_tasks_per_child
         self.max_memory_per_child = max_memory_per_child or app.conf.worker_max_memory_per_child
         self.feed: Feed | None = None  # where no driver of the core does it
         self.brokers = Brokers(app, self.pool == "solo")
-        self._init_steering(task_events, heartbeat, autoscale)
+        self._init_steering(task_events, heartbeat, autoscaler)
         self.news = News(self)
         self.trace_hooks = self._trace_hooks()
         self.tracer = make_tracer(app, hostname, self.trace_hooks)
@@ -196,9 +197,13 @@ class Machine(Steering):
 
     def wanted(self) -> dict[str, bool]:
         """Which of the hooks that are called for every message are needed."""
-        listened = signals.task_received.receivers or self.revoked_stamps
-        return {"want_received": strategy_log.isEnabledFor(logging.INFO) or bool(listened),
+        return {"want_received": strategy_log.isEnabledFor(logging.INFO) or self.wants_requests or bool(self.revoked_stamps),
                 "want_accepted": request_log.isEnabledFor(logging.DEBUG)}
+
+    @property
+    def wants_requests(self) -> bool:
+        """Is somebody told of each message?"""
+        return bool(signals.task_received.receivers) or self.autoscaler is not None and self.autoscaler.follows_messages
 
     def register(self, task: Task) -> None:
         """Makes a task, or its changed options, known to the machine."""
@@ -335,16 +340,18 @@ class MachineHooks:
         task = self.app.tasks[job.name]
         if self.customs.concerns(task):
             return self.customs.handle(task, TaskMessage(job, self.app.conf.accept_content))
-        request = self.describe(job) if signals.task_received.receivers else None
+        request = self.describe(job) if self.machine.wants_requests else None
         self.note_received(job.headers(), job.id, job.name, request)
         return None
 
     def note_received(self, headers: dict[str, Any], task_id: str, name: str, request: Request | None) -> None:
-        """Tells those who want to know of a message that will run; `request` may be None if no signal is sent."""
+        """Tells those who want to know of a message that will run; `request` may be None if nobody else does."""
         if self.machine.revoked_stamps and self.machine.revoked_stamp(headers.get("stamps")):
             self.machine.core.revoke([task_id], False, 0)  # the machine looks at that next
         if signals.task_received.receivers:
             signals.task_received.send(sender=self.machine.consumer, request=request)
+        if self.machine.autoscaler is not None and self.machine.autoscaler.follows_messages:
+            self.machine.autoscaler.follow(request)
         if strategy_log.isEnabledFor(logging.INFO):
             data = {"id": task_id, "name": headers.get("shadow") or name, "args": headers.get("argsrepr"),
                     "kwargs": headers.get("kwargsrepr"), "eta": headers.get("eta")}

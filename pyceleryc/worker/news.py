@@ -90,6 +90,13 @@ class RequestHooks(Hooks):
 
     news: News
 
+    def done_before(self, task: Task, request: Context) -> Outcome | None:
+        outcome = super().done_before(task, request)
+        if outcome is not None and has_own_request(task):
+            self.news.tell(request.id, 'on_accepted', os.getpid(), time.time())
+            self.news.tell(request.id, 'on_success', (False, None, 0.0), last=True)
+        return outcome
+
     def enter(self, task: Task, request: Context) -> None:
         if has_own_request(task):
             self.news.tell(request.id, 'on_accepted', os.getpid(), time.time())

@@ -56,7 +56,7 @@ class Steering:
     keeper: Keeper
 
     def _init_steering(
-        self, task_events: bool | None, heartbeat: float | None, autoscale: tuple[int, int] | None,
+        self, task_events: bool | None, heartbeat: float | None, autoscaler: Autoscaler | None,
     ) -> None:
         self.started = time.time()
         self.connected = False
@@ -70,7 +70,7 @@ class Steering:
         self._reads_later = False
         #: With which signal a task was terminated.
         self.signals: dict[str, int] = {}
-        self.autoscaler = Autoscaler(self, *autoscale) if autoscale else None  # type: ignore[arg-type]
+        self.autoscaler = autoscaler
         self.link = Link(self, self._link_up, self._link_down)  # type: ignore[arg-type]
         events = self.app.conf.worker_send_task_events if task_events is None else task_events
         self.events = WorkerEvents(self, bool(events and self.link.possible), heartbeat)  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ class Steering:
             _state.machines.add(self)
             self.news.begin()
             if self.autoscaler is not None:
-                self.autoscaler.start()
+                self.autoscaler.watch()
             self.core.call_later(STOP_PERIOD, self._look_for_stop)
         self._load_revoked()
         if self._wants_link():
@@ -309,7 +309,7 @@ class Steering:
 
     def update_prefetch(self) -> None:
         """Hold as many messages as the size of the pool allows."""
-        size = self.concurrency if self.autoscaler is None else self.autoscaler.high
+        size = self.concurrency if self.autoscaler is None else self.autoscaler.max_concurrency
         if size * self.multiplier != self.prefetch:
             self.set_prefetch(size * self.multiplier)
 

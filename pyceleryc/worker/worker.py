@@ -17,7 +17,7 @@ from pyceleryc import signals
 from pyceleryc.app.repeats import knows_states
 from pyceleryc.exceptions import ImproperlyConfigured
 from pyceleryc.utils.nodenames import default_nodename, node_format, worker_direct
-from pyceleryc.worker.autoscale import autoscale_bounds
+from pyceleryc.worker.autoscale import Autoscaler, autoscale_bounds
 from pyceleryc.worker.components import Blueprint
 from pyceleryc.worker.link import is_possible
 from pyceleryc.worker.machine import COLD, WARM, Machine
@@ -30,7 +30,7 @@ logger = logging.getLogger("celery.worker")
 
 EX_OK, EX_FAILURE = 0, 1
 #: Settings of Celery that change nothing here (docs/DIFFERENCES.md): who sets them shall know.
-WITHOUT_EFFECT = ("worker_autoscaler", "worker_timer", "broker_channel_error_retry")
+WITHOUT_EFFECT = ("worker_timer", "broker_channel_error_retry")
 #: Seconds from a revoke to the file of revoked ids.
 SAVE_DELAY = 0.5
 
@@ -91,15 +91,19 @@ class WorkController:
             "time_limit": time_limit, "soft_time_limit": soft_time_limit,
             "max_tasks_per_child": max_tasks_per_child, "max_memory_per_child": max_memory_per_child,
             "task_events": task_events, "heartbeat": 0.0 if without_heartbeat else heartbeat_interval,
-            "autoscale": autoscale_bounds(autoscale), "http_address": http_address,
+            "http_address": http_address,
         }
+        #: (most, fewest) processes with `autoscale`; else None.
+        self.autoscale = autoscale_bounds(autoscale)
+        self.autoscaler: Autoscaler | None = None
         self.statedb = node_format(statedb or self.app.conf.worker_state_db, self.hostname)
         self._kept: Persistent | None = None
         self._save_due = False
         self._ended = False
         self.concurrency = 1 if self.pool_name == "solo" else concurrency or self.app.conf.worker_concurrency or os.cpu_count() or 1
+        self.max_concurrency, self.min_concurrency = self.autoscale or (self.concurrency, self.concurrency)
         self.step_options = {
-            **self._machine_options, "task_events": task_events, "heartbeat_interval": heartbeat_interval,
+            **self._machine_options, "autoscale": self.autoscale, "task_events": task_events, "heartbeat_interval": heartbeat_interval,
             "without_heartbeat": without_heartbeat, "without_gossip": without_gossip, "without_mingle": without_mingle,
             "queues": queues, "purge": purge, "statedb": self.statedb, **getattr(self, "_options", {}), **options}
         signals.worker_init.send(sender=self)
@@ -183,7 +187,7 @@ class WorkController:
 
     def make_machine(self) -> Machine:
         """What will do the work."""
-        return Machine(self.app, self.hostname, self.consumer, on_ready=self._ready, **self._machine_options)
+        return Machine(self.app, self.hostname, self.consumer, on_ready=self._ready, autoscaler=self.autoscaler, **self._machine_options)
 
     @property
     def failed(self) -> bool:
@@ -261,11 +265,6 @@ class WorkController:
     def active_requests(self) -> list[Any]:
         """What runs now."""
         return [] if self.machine is None else self.machine.jobs("active")
-
-    @property
-    def autoscaler(self) -> Any:
-        """With `autoscale`: what does that."""
-        return None if self.machine is None else self.machine.autoscaler
 
     @property
     def has_fanout(self) -> bool:

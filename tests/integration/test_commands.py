@@ -91,8 +91,7 @@ def test_what_is_wrong_with_the_project_is_said(start: Start, project: Path, opt
 # ---- settings and variables ---------------------------------------------------------------------------------------------
 
 def test_a_setting_without_effect_is_named(start: Start) -> None:
-    command = start("-A", "proj", "worker", "-c", "1", "worker.autoscaler=proj:Mine", "broker.channel_error_retry=0")
-    command.wait_for("The setting worker_autoscaler has no effect in this worker.")
+    command = start("-A", "proj", "worker", "-c", "1", "broker.channel_error_retry=0")
     command.wait_for("The setting broker_channel_error_retry has no effect in this worker.")
     assert "worker_timer" not in command.text()
 

@@ -342,7 +342,7 @@ def test_autoscale(app: Celery) -> None:
     with embedded(app, pool="threads", autoscale="4,1", hostname="w@here") as worker:
         assert ask(app, "stats")["autoscaler"] == {"max": 4, "min": 1, "current": 1, "qty": 0}
         assert "not supported with autoscale" in ask(app, "pool_grow")["error"]
-        worker.machine.autoscaler.keepalive = 0.5  # type: ignore[union-attr]
+        worker.autoscaler.keepalive = 0.5  # type: ignore[union-attr]
         results = [app.tasks["ctl.nap"].delay(2) for _ in range(4)]
         wait_until(lambda: ask(app, "stats")["autoscaler"]["current"] == 4)
         for result in results:

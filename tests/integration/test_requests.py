@@ -13,7 +13,7 @@ from commands import wait_until
 from embedding import embedded
 
 from pyceleryc import Celery, Task
-from pyceleryc.exceptions import Ignore, ImproperlyConfigured, TimeLimitExceeded, WorkerLostError
+from pyceleryc.exceptions import Ignore, ImproperlyConfigured, Reject, TimeLimitExceeded, WorkerLostError
 from pyceleryc.worker.request import Request
 from pyceleryc.worker.strategy import default, hybrid_to_proto2, proto1_to_proto2
 
@@ -120,6 +120,24 @@ def test_what_a_request_is_told(app: Celery, pool: str) -> None:
         wait_until(lambda: len(SEEN) >= len(expected))
         assert SEEN == expected
         wait_until(lambda: not worker.machine.hooks.customs.running)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_what_a_request_is_told_of_a_task_that_had_succeeded(app: Celery, pool: str) -> None:
+    """worker_deduplicate_successful_tasks: it is not run, and has succeeded."""
+    app.conf.worker_deduplicate_successful_tasks = True
+
+    @app.task(name="req.repeated", base=MyTask, bind=True, acks_late=True)
+    def repeated(self: Any) -> None:
+        assert not self.request.delivery_info["redelivered"]
+        app.backend.store_result(self.request.id, 5, "SUCCESS")
+        raise Reject(requeue=True)
+
+    with embedded(app, pool=pool, concurrency=1) as worker:
+        assert repeated.delay().get(timeout=20) == 5
+        wait_until(lambda: ("req.repeated", "success", False, None, True) in SEEN)
+        assert not worker.machine.hooks.customs.running  # type: ignore[union-attr]
+    assert [seen[1] for seen in SEEN if seen[0] == "req.repeated"].count("success") == 1
 
 
 def test_limits_and_lost_processes(app: Celery, caplog: pytest.LogCaptureFixture) -> None:

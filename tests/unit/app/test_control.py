@@ -146,37 +146,46 @@ def test_own_commands() -> None:
         Panel.data.pop(name), Panel.meta.pop(name, None)
 
 
-class Loop:
-    """The machine, as the autoscaler sees it."""
+class Pool:
+    """A pool, and its machine, as the autoscaler sees them; the time is what the test says."""
 
     def __init__(self) -> None:
-        self.core = self
-        self.concurrency = 1
+        self.machine = self
+        self.num_processes = 1
         self.work = 0
+        self.time = 0.0
 
-    def stats(self) -> dict[str, int]:
-        return {"in_pool": self.work, "ready": 0}
+    def grow(self, n: int) -> None:
+        self.num_processes += n
 
-    def resize(self, size: int) -> None:
-        self.concurrency = size
+    def shrink(self, n: int) -> None:
+        self.num_processes -= n
+
+    def maintain_pool(self) -> None:
+        self.maintained = True
 
     def update_prefetch(self) -> None:
         self.updated = True
 
 
 def test_autoscaler() -> None:
-    loop = Loop()
-    scaler = Autoscaler(loop, 5, 2, keepalive=30)  # type: ignore[arg-type]
-    now = time.monotonic()
-    loop.work = 9
-    scaler.scale(now)
-    assert loop.concurrency == 5
-    loop.work = 1
-    scaler.scale(now + 29)
-    assert loop.concurrency == 5
-    scaler.scale(now + 31)
-    assert loop.concurrency == 2
-    assert scaler.update(1) == (1, 1) and loop.concurrency == 1
+    pool = Pool()
+
+    class Timed(Autoscaler):
+        clock = staticmethod(lambda: pool.time)
+
+    scaler = Timed(pool, 5, 2, worker=pool, keepalive=30)
+    pool.work = 9
+    scaler.maybe_scale()
+    assert pool.num_processes == 5
+    pool.work, pool.time = 1, 29
+    scaler.maybe_scale()
+    assert pool.num_processes == 5
+    pool.time = 31
+    scaler.maybe_scale()
+    assert pool.num_processes == 2
+    assert scaler.update(1) == (1, 1) and pool.num_processes == 1
+    assert scaler.update(4, 3) == (4, 3) and pool.num_processes == 3
     with pytest.raises(ValueError, match="no pool of 7 to 3"):
         scaler.update(3, 7)
 

@@ -2,21 +2,23 @@
 
 The lease and the times of the last runs are kept by the broker, so that the beat that takes over
 goes on where the other one stopped: with Redis a key that expires, with AMQP an exclusive queue,
-which goes with its connection, with SQLite a lock on a file beside the database.  The time of a run
-is noted after its task was sent: a beat that dies in between makes its successor send it again.
+which goes with its connection, with SQLite a lock on a file beside the database.  A beat asks before
+each task that it sends, and does not trust an answer that took longer than the lease lasts: it may
+have stood still meanwhile.  The time of a run is noted after its task was sent: a beat that dies in
+between makes its successor send it again.
 """
 from __future__ import annotations
 
 import errno
 import fcntl
 import json
+import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from kombu.exceptions import OperationalError
 from kombu.utils.uuid import uuid
 
 from pyceleryc._beat_entry import ScheduleEntry
@@ -31,9 +33,14 @@ logger = get_logger('celery.beat')
 
 Runs = dict[str, str]
 
+_CLOCK = getattr(time, 'CLOCK_BOOTTIME', time.CLOCK_MONOTONIC)
+
 
 class Lease(Protocol):
     """What one of several programs may hold.  Errors of the broker are raised as they are."""
+
+    #: For how long nobody else gets it after acquire() or renew() was called; after acquire() it may be less than before.
+    seconds: float
 
     def acquire(self) -> bool:
         """Try to get it."""
@@ -61,13 +68,17 @@ class RedisLease:
     def __init__(self, app: Any, name: str, timeout: float) -> None:
         self._app = app
         self._connection: Any = None
-        self.lock, self.runs = f'pyceleryc:beat:{name}', f'pyceleryc:beat:{name}:runs'
-        self.token, self.ms = uuid(), int(timeout * 1000)
+        prefix = (app.conf.broker_transport_options or {}).get('global_keyprefix', '')
+        self.lock, self.runs = f'{prefix}pyceleryc:beat:{name}', f'{prefix}pyceleryc:beat:{name}:runs'
+        self.token, self.seconds, self.ms = uuid(), timeout, int(timeout * 1000)
 
     def _client(self) -> Any:
+        from redis import Redis  # optional, but kombu needs it for this broker
+
         if self._connection is None:
-            self._connection = self._app.connection_for_write()
-        return self._connection.default_channel.client
+            self._connection = self._app.connection_for_write(transport_options={'socket_timeout': self.seconds})
+        # Not the channel's own client, which adds the prefix to some commands and to others not.
+        return Redis(connection_pool=self._connection.default_channel.client.connection_pool)
 
     def acquire(self) -> bool:
         return bool(self._client().set(self.lock, self.token, nx=True, px=self.ms)) or self.renew()
@@ -83,9 +94,11 @@ class RedisLease:
 
     def release(self) -> None:
         if self._connection is not None:
-            self._client().eval(self._RELEASE, 1, self.lock, self.token)
-            self._connection.close()
-            self._connection = None
+            try:
+                self._client().eval(self._RELEASE, 1, self.lock, self.token)
+            finally:
+                connection, self._connection = self._connection, None
+                connection.close()
 
 
 class AmqpLease:
@@ -95,11 +108,13 @@ class AmqpLease:
         self._app = app
         self._connection: Any = None
         self.lock, self.runs = f'pyceleryc.beat.{name}', f'pyceleryc.beat.{name}.runs'
-        self.heartbeat = max(1, round(timeout / 2))  # the broker waits for two
+        self.timeout = self.seconds = timeout
 
     def _channel(self) -> Any:
         if self._connection is None:
-            self._connection = self._app.connection_for_write(heartbeat=self.heartbeat)
+            self._connection = self._app.connection_for_write(
+                heartbeat=math.ceil(self.timeout / 2),  # the broker waits for two at least
+                transport_options={'read_timeout': self.timeout, 'write_timeout': self.timeout})
         return self._connection.default_channel
 
     def acquire(self) -> bool:
@@ -109,9 +124,10 @@ class AmqpLease:
         except channel.connection.channel_errors as exc:
             if getattr(exc, 'reply_code', 0) != 405:  # RESOURCE_LOCKED: it is another's
                 raise
-            self._drop()
+            self.release()
             return False
         channel.queue_declare(self.runs, durable=True, auto_delete=False, arguments={'x-max-length': 1})
+        self.seconds = min(self.timeout, 2 * channel.connection.heartbeat)  # the broker may have said: less
         return True
 
     def renew(self) -> bool:
@@ -128,24 +144,24 @@ class AmqpLease:
         return _read(message.body)
 
     def save(self, runs: Runs) -> bool:
+        self.renew()  # what follows on the same connection comes from the holder of the lease, or not at all
         channel = self._channel()
-        message = channel.prepare_message(json.dumps(runs), content_type='application/json', properties={'delivery_mode': 2})
+        message = channel.prepare_message(
+            json.dumps(runs), content_type='application/json', content_encoding='utf-8', properties={'delivery_mode': 2})
         channel.basic_publish(message, exchange='', routing_key=self.runs)
         return self.renew()
 
-    def _drop(self) -> None:
+    def release(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.collapse() if hasattr(connection, 'collapse') else connection.close()
-
-    release = _drop
+            connection.close()
 
 
 class FileLease:
     """A lock on the file *path*, which contains the runs; the system drops it when its holder dies."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, seconds: float) -> None:
+        self.path, self.seconds = path, seconds
         self._fd: int | None = None
 
     def acquire(self) -> bool:
@@ -158,17 +174,19 @@ class FileLease:
                 return False
             raise
         self._fd = fd
-        return True
+        return self.renew()
 
     def renew(self) -> bool:
-        return self._fd is not None
+        # A file that was removed, or replaced, is locked for nobody.
+        return self._fd is not None and os.path.samestat(os.fstat(self._fd), os.stat(self.path))
 
     def load(self) -> Runs:
         with open(self.path, 'rb') as file:
             return _read(file.read())
 
     def save(self, runs: Runs) -> bool:
-        assert self._fd is not None
+        if self._fd is None or not self.renew():
+            return False
         data = json.dumps(runs).encode()
         # Padded, in one write: what is read after a crash is the old text or the new.
         os.pwrite(self._fd, data.ljust(os.fstat(self._fd).st_size), 0)
@@ -207,21 +225,25 @@ def find_lease(app: Any) -> Lease | None:
         return AmqpLease(app, name, timeout)
     if scheme == 'sqlite':
         config: Mapping[str, Any] = broker_config(app.conf, url) or {}
-        return FileLease(f"{config['vhost']}.beat-{name}")
+        return FileLease(f"{config['vhost']}.beat-{name}", timeout)
     raise ImproperlyConfigured(
         f'beat_lease does not work with a {scheme} broker: use amqp, redis or sqlite, or run one beat only')
+
+
+def _now() -> float:
+    """Return the seconds of a clock that goes on while the machine sleeps."""
+    return time.clock_gettime(_CLOCK)
 
 
 class Leader:
     """Which of the beats is this one?
 
-    :param lease: what decides; *timeout*: the seconds for which it is granted.
+    :param lease: what decides.
+    :param now: a clock, in seconds.
     """
 
-    def __init__(self, lease: Lease, timeout: float) -> None:
-        self.lease = lease
-        #: Seconds between two looks.
-        self.pause = timeout / 3
+    def __init__(self, lease: Lease, now: Callable[[], float] = _now) -> None:
+        self.lease, self._now = lease, now
         self._renewed: float | None = None
         self._standing_by = False
         self._saved: Runs = {}
@@ -231,27 +253,41 @@ class Leader:
         """Whether it was this one at the last look."""
         return self._renewed is not None
 
+    @property
+    def pause(self) -> float:
+        """Seconds between two looks."""
+        return self.lease.seconds / 3
+
     def lead(self, scheduler: Any) -> bool:
         """Tell whether this one sends; asked before every tick."""
-        now = time.monotonic()
-        if self._renewed is not None and now - self._renewed < self.pause:
-            return True
-        try:
-            held = self.lease.renew() if self.leads else self._take_over(scheduler)
-        except Exception as exc:
-            return self._lost(f'the broker does not answer for the lease: {exc}')
-        if not held:
-            return self._lost('another beat holds the lease')
-        self._renewed = now  # of before the question: never longer than the broker thinks
-        return True
-
-    def _take_over(self, scheduler: Any) -> bool:
-        if not self.lease.acquire():
+        if self._renewed is not None:
+            return self._now() - self._renewed < self.pause or self.confirm()
+        if not self._ask(self.lease.acquire, 'another beat holds the lease'):
             return False
-        self._saved = self.lease.load()
+        try:
+            self._saved = self.lease.load()
+        except Exception as exc:
+            return self._lost(f'the broker does not tell the last runs: {exc}')
         _set_runs(scheduler, self._saved)
         self._standing_by = False
         logger.info('beat: This beat holds the lease and sends the tasks')
+        return True
+
+    def confirm(self) -> bool:
+        """Ask whether this one still sends; done before every task."""
+        return self.leads and self._ask(self.lease.renew, 'the lease has ended')
+
+    def _ask(self, question: Callable[[], bool], no: str) -> bool:
+        asked = self._now()
+        try:
+            held = question()
+        except Exception as exc:
+            return self._lost(f'the broker does not answer for the lease: {exc}')
+        if not held:
+            return self._lost(no)
+        if self._now() - asked >= self.lease.seconds:
+            return self._lost('the answer about the lease came too late')
+        self._renewed = asked  # never longer than the broker thinks
         return True
 
     def _lost(self, why: str) -> bool:
@@ -267,7 +303,7 @@ class Leader:
     def note(self, scheduler: Any) -> None:
         """A task was sent: let a successor know."""
         runs = _runs_of(scheduler)
-        if runs == self._saved:
+        if not self.leads or runs == self._saved:
             return
         try:
             saved = self.lease.save(runs)
@@ -277,7 +313,7 @@ class Leader:
         if saved:
             self._saved = runs
         else:
-            self._lost('another beat holds the lease')
+            self._lost('the lease has ended')
 
     def end(self) -> None:
         """Let another beat take over at once."""
@@ -285,7 +321,7 @@ class Leader:
             self._renewed = None
             try:
                 self.lease.release()
-            except (OperationalError, OSError) as exc:
+            except Exception as exc:  # of any broker; beat is ending
                 logger.warning('beat: The lease was not given back, it ends by itself: %s', exc)
 
 

@@ -68,6 +68,8 @@ class Scheduler:
     sync_every: float = 3 * 60
     sync_every_tasks: int | None = None
     logger: logging.Logger = logger
+    #: Whether this beat may send, where others stand by; asked before every task.
+    may_send: Callable[[], bool] | None = None
     _last_sync: float | None = None
     _tasks_since_sync = 0
 
@@ -176,6 +178,8 @@ class Scheduler:
             wait = self._first_connection.pause()
             if wait:
                 return wait
+            if self.may_send is not None and not self.may_send():
+                return 0
             heapq.heappop(heap)
             following = self.reserve(entry)
             self.apply_entry(entry, producer=self.producer)
@@ -465,7 +469,7 @@ class Service:
         self._stop_asked = False
         self._bell: Bell | None = None
         lease = find_lease(app)
-        self._leader = Leader(lease, float(app.conf.beat_lease_timeout)) if lease else None
+        self._leader = Leader(lease) if lease else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.app, self.max_interval, self.schedule_filename, self.scheduler_cls)
@@ -486,6 +490,8 @@ class Service:
 
     def _run(self) -> None:
         leader = self._leader
+        if leader is not None:
+            self.scheduler.may_send = leader.confirm
         while not self._stopping():
             if leader is not None and not leader.lead(self.scheduler):
                 self._sleep(leader.pause)

@@ -93,6 +93,7 @@ def test_the_other_beat_goes_on(beats: Beats, how: signal.Signals) -> None:
     before = len(beats.sent())
     beats.wait_for(lambda: len(beats.sent()) >= before + 2)
     assert {pid for _, pid in beats.sent()} == {first}
+    assert "Standing by" not in beats.log(0)
     os.kill(first, how)
     beats.wait_for(lambda: beats.sent()[-1][1] == second)
     if how == signal.SIGSTOP:

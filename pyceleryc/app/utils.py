@@ -11,7 +11,6 @@ from importlib.metadata import version as package_version
 from types import ModuleType
 from typing import Any
 
-from kombu.utils.url import maybe_sanitize_url
 
 from pyceleryc import __version__
 from pyceleryc.app._spelling import check_spelling
@@ -28,6 +27,7 @@ from pyceleryc.platforms import pyimplementation
 from pyceleryc.utils.collections import ConfigurationView
 from pyceleryc.utils.imports import import_from_cwd, qualname, symbol_by_name
 from pyceleryc.utils.text import pretty
+from pyceleryc.utils.url import hide_password
 
 __all__ = (
     'Settings', 'appstr', 'bugreport', 'filter_hidden_settings', 'find_app', 'find_app_error',
@@ -264,8 +264,7 @@ def _censor_url(value: Any) -> Any:
         return value
     if SECRETS_OF_CONNECTIONS.search(value):
         return hide_secrets_of_connection(value, HIDDEN)
-    # Several URLs may be in one string, for failover.
-    return ';'.join(maybe_sanitize_url(url, mask=HIDDEN) for url in value.split(';'))
+    return hide_password(value, HIDDEN)
 
 
 def hide_secrets_of_connection(text: str, mask: str = '**') -> str:

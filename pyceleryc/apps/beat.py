@@ -9,7 +9,6 @@ from typing import Any
 
 from kombu.exceptions import OperationalError
 from kombu.utils.imports import symbol_by_name
-from kombu.utils.url import maybe_sanitize_url
 
 from pyceleryc import VERSION_BANNER, beat, platforms
 from pyceleryc._state import app_or_default
@@ -19,6 +18,7 @@ from pyceleryc.utils import systemd
 from pyceleryc.utils.imports import load_extension_class_names, qualname
 from pyceleryc.utils.log import mlevel
 from pyceleryc.utils.time import humanize_seconds
+from pyceleryc.utils.url import hide_password
 
 __all__ = ('Beat', 'PLAIN')
 
@@ -140,7 +140,7 @@ class Beat:
         scheduler = service.get_scheduler(lazy=True)
         return BANNER.format(
             timestamp=datetime.now().replace(microsecond=0),
-            broker=' '.join(maybe_sanitize_url(url) for url in broker_urls(self.app.conf.broker_write_url)),
+            broker=' '.join(hide_password(url) for url in broker_urls(self.app.conf.broker_write_url)),
             loader=qualname(self.app.loader),
             scheduler=qualname(scheduler),
             info=scheduler.info,

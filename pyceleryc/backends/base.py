@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from kombu.serialization import prepare_accept_content, registry
 from kombu.utils.functional import LRUCache
-from kombu.utils.url import maybe_sanitize_url
 
 from pyceleryc import states
 from pyceleryc._state import get_current_app, get_current_task
@@ -26,6 +25,7 @@ from pyceleryc.exceptions import (
     TimeoutError,
 )
 from pyceleryc.result import GroupResult, allow_join_result
+from pyceleryc.utils.url import hide_password
 
 if TYPE_CHECKING:
     from pyceleryc.backends.revokes import RevokeStore
@@ -116,7 +116,7 @@ class Backend(Exceptions, Documents, Marks, Chords):
     def as_uri(self, include_password: bool = False) -> str:
         """Return the URL, without the password unless that is asked for."""
         url = self.url or ''
-        return url if include_password else str(maybe_sanitize_url(url))
+        return url if include_password else hide_password(url)
 
     def prepare_expires(self, value: Any, type: Any = None) -> Any:  # noqa: A002
         """Return *value*, or ``result_expires`` if it is None, in seconds; None: never."""

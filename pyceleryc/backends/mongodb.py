@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
@@ -63,11 +62,6 @@ class MongoBackend(Remote, BaseBackend):
         self._port = settings.pop('port', None)
         self._options = _options(self._host, settings)
         self._connected = os.getpid(), self._connect()
-
-    def as_uri(self, include_password: bool = False) -> str:
-        """Return the URL, without the password unless that is asked for."""
-        url = self.url or ''
-        return url if include_password else re.sub(r'(://[^:/@]*:)[^/]*@', r'\1**@', url)
 
     # -- connection -----------------------------------------------------------------------------
 

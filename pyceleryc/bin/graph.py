@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 from kombu.exceptions import OperationalError
-from kombu.utils.url import maybe_sanitize_url
 
 from pyceleryc.app.drivers import broker_urls
 from pyceleryc.bin.base import CeleryCommand, handle_preload_options
 from pyceleryc.exceptions import ImproperlyConfigured
 from pyceleryc.platforms import EX_UNAVAILABLE
 from pyceleryc.utils.graph import DependencyGraph, GraphFormatter
+from pyceleryc.utils.url import hide_password
 from pyceleryc.worker.components import Blueprint as WorkerBlueprint
 from pyceleryc.worker.consumer.consumer import Blueprint as ConsumerBlueprint
 
@@ -142,4 +142,4 @@ def _shortened(processes: list[str]) -> list[str]:
 
 
 def _shown(url: Any) -> str:
-    return str(maybe_sanitize_url(url, mask='**')) if url else ''
+    return hide_password(url) if url else ''

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from kombu.utils.url import maybe_sanitize_url
 
 from pyceleryc.app.drivers import broker_urls, failover, scheme_of
+from pyceleryc.utils.url import hide_password
 
 if TYPE_CHECKING:
     from pyceleryc.app.base import Celery
@@ -51,4 +51,4 @@ class Brokers:
         """For people: without the password. Kombu doesn't know all schemes of the core."""
         if scheme_of(self.url) in ("amqp", "amqps", "redis"):
             return str(self.app.connection_for_read(self.url).as_uri())
-        return str(maybe_sanitize_url(self.url, mask="**")) if "@" in self.url else self.url
+        return hide_password(self.url) if "@" in self.url else self.url

@@ -9,10 +9,10 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from kombu.utils.functional import maybe_list
-from kombu.utils.url import maybe_sanitize_url
 
 from pyceleryc.concurrency import get_implementation
 from pyceleryc.utils.debug import mem_rss
+from pyceleryc.utils.url import hide_password
 from pyceleryc.worker import state as worker_state
 from pyceleryc.worker.panel import inspect_command, nok, ok
 
@@ -122,7 +122,7 @@ def _pool(machine: Any, numbers: dict[str, Any]) -> dict[str, Any]:
 def _broker(app: Any) -> dict[str, Any]:
     info = app.connection_for_read(heartbeat=app.conf.broker_heartbeat).info()
     found = {key: value for key, value in info.items() if key not in _CONNECTION_SECRETS}
-    found['alternates'] = [maybe_sanitize_url(url, mask='**') for url in found.get('alternates') or ()]
+    found['alternates'] = [hide_password(url) for url in found.get('alternates') or ()]
     return dict(plain(found))
 
 

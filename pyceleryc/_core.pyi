@@ -203,8 +203,9 @@ class Tracer:
       around(task, request) -> (_Outcome, return value or exception)    the whole run, of tasks with TASK_AROUND
       done_before(task, request) -> _Outcome | None    before the whole run, of tasks with TASK_ONCE: its outcome, if it is not to run
       enter(task, request) -> None; succeed(task, request, retval) -> Outcome; fail(task, request, exc) -> _Outcome
-      hand_over(task, link, retval, embed: str, root_id: str, task_id: str) -> str | None    before the result of a chain's task
-          is written, instead of succeed(): sends the next link; its children as JSON, or None: succeed() is to do all
+      hand_over(task, link, retval, embed: str, root_id: str, task_id: str, tracer: Tracer | None) -> str | None    before the
+          result of a chain's task is written, instead of succeed(): sends the next link, unless the tracer takes the offer of it; its
+          children as JSON, or None: succeed() is to do all
       leave(task, request, retval, state: str) -> None; log_success(task, request, retval, runtime) -> None
       now_iso() -> str     date_done text; only called when the app's timezone is not UTC
       run_coroutine(coro) -> Any
@@ -214,6 +215,9 @@ class Tracer:
     def register(self, name: str, task: Any, run: Callable[..., Any], request_stack: Any, flags: int, /) -> None: ...
     def call(self, name: str, request: Any, args: Sequence[Any], kwargs: Mapping[str, Any], /) -> tuple[int, Any, _Outcome]: ...
     """Eager run with a ready Context: (state, retval or exception, outcome)."""
+    def offer(self, template: TaskTemplate, task_id: str, args: Any, kwargs: Any, reply_to: str, root_id: str | None, parent_id: str | None,
+              retries: int, eta: None, expires: None, expiration: None, argsrepr: None, kwargsrepr: None, embed: Any, timeout: None, /) -> bool:
+        """Only from inside hand_over(): as Producer.send(). True: the worker runs it next, and it is not to be sent."""
 
 @final
 class LazyRequest:

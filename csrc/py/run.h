@@ -3,6 +3,7 @@
 #ifndef PC_PY_RUN_H
 #define PC_PY_RUN_H
 
+#include "py/order.h"
 #include "py/trace.h"
 #include "wire/embed.h"
 #include "wire/proto2.h"
@@ -28,6 +29,10 @@ typedef struct py_tracer {
     PyObject *pop;
     PyObject *records;  // name -> record
     bool utc;
+    bool (*offer)(void *ctx, pc_slice frame);  // NULL: nobody takes offers
+    void *offer_ctx;
+    const pc_message *offering;  // the message whose run is sending its link; NULL: none
+    py_scratches scratches;
     bool confirms_later;  // who called confirms what early-ack tasks have published (py_tracer_confirming)
 } py_tracer;
 
@@ -56,6 +61,8 @@ typedef struct py_run {
 void py_run_task(py_run *at);
 /* The run has a value: its outcome. -1 with an exception. */
 int py_run_succeed(py_run *at);
+/* Tracer.offer() and py_tracer_offer_to() (offer.c). */
+PyObject *py_tracer_offer(py_tracer *self, PyObject *const *args, Py_ssize_t nargs);
 /* The Context, as hooks are given it; new reference. */
 PyObject *py_run_context(const py_run *at);
 /* Takes over what a hook returned (NULL: it raised) and fills the outcome. */

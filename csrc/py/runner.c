@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "py/producer.h"
+#include "py/settings.h"
 #include "py/soft_limit.h"
 #include "py/worker.h"
 
@@ -60,8 +61,16 @@ call_for_code(py_worker *self, const char *name, int value, int failed)
     return (int)code;
 }
 
+static bool
+offer(void *ctx, pc_slice frame)
+{
+    py_worker *self = ctx;
+
+    return pc_child_offer(self->child, frame);
+}
+
 static int
-child_start(void *ctx, int index, const pc_child *child)
+child_start(void *ctx, int index, pc_child *child)
 {
     py_worker *self = ctx;
     PyGILState_STATE gil = PyGILState_Ensure();
@@ -71,6 +80,9 @@ child_start(void *ctx, int index, const pc_child *child)
     pc_worker_abandon(self->worker);
     self->state->open = NULL;  // those of the parent's threads
     py_tracer_confirm_later(self->tracer);
+    if (py_get_bool(self->config, "chain_shortcut", true)) {
+        py_tracer_offer_to(self->tracer, offer, self);
+    }
     int code = call_for_code(self, "child_start", index, 1);
     PyGILState_Release(gil);
     return code;

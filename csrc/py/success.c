@@ -88,8 +88,12 @@ hand_over(py_run *at, PyObject **children)
         PyErr_Clear();  // what is wrong is said of the whole body
         return 0;
     }
-    *children = PyObject_CallMethod(at->self->hooks, "hand_over", "OOOONN", at->task->task, link, at->value, rest,
-                                    py_str_or_none(root), py_str_or_none(at->head->id));
+    bool may_offer = at->self->offer != NULL && !(at->task->flags & PY_TASK_LATE);
+    at->self->offering = may_offer ? at->message : NULL;
+    *children = PyObject_CallMethod(at->self->hooks, "hand_over", "OOOONNO", at->task->task, link, at->value, rest,
+                                    py_str_or_none(root), py_str_or_none(at->head->id),
+                                    may_offer ? (PyObject *)at->self : Py_None);
+    at->self->offering = NULL;
     Py_DECREF(link);
     Py_DECREF(rest);
     if (*children == Py_None) {

@@ -329,12 +329,14 @@ tracer_dealloc(py_tracer *self)
 
     PyObject_GC_UnTrack(self);
     (void)tracer_clear(self);
+    py_scratches_fini(&self->scratches);
     type->tp_free(self);
     Py_DECREF(type);
 }
 
 static PyMethodDef tracer_methods[] = {
     {"register", (PyCFunction)tracer_register, METH_VARARGS, "Makes a task known."},
+    {"offer", (PyCFunction)(void (*)(void))py_tracer_offer, METH_FASTCALL, "Has a link of a chain run next, if it can be."},
     {"call", (PyCFunction)tracer_call, METH_VARARGS, "Runs a task eagerly with a ready Context."},
     {NULL, NULL, 0, NULL},
 };

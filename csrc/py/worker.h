@@ -22,7 +22,7 @@ typedef struct py_worker {
     pid_t pid;               // who made it: in a fork of it there is nobody else
     pc_log log;
     pc_runner runner;
-    const pc_child *child;   // in a pool's child
+    pc_child *child;         // in a pool's child
     pc_watch wakeup;
     pc_link attached;        // callbacks on the loop (attach.h)
     PyObject *config;        // kept alive: the machine points at its texts

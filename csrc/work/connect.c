@@ -48,11 +48,24 @@ pc_worker_forget(pc_worker *worker, pc_link *list)
 }
 
 static void
+forget_delivered(pc_worker *worker, pc_link *list)
+{
+    for (pc_link *at = list->next, *next; at != list; at = next) {
+        pc_job *job = PC_CONTAINER_OF(at, pc_job, link);
+        next = at->next;
+        if (!job->local) {
+            pc_worker_unlist(worker, job);
+            pc_job_free(job);
+        }
+    }
+}
+
+static void
 mark_stale(pc_worker *worker, pc_link *list)
 {
     for (pc_link *at = list->next; at != list; at = at->next) {
         pc_job *job = PC_CONTAINER_OF(at, pc_job, link);
-        if (!job->stale) {
+        if (!job->stale && !job->local) {
             pc_worker_busy(worker, job, false);
             job->stale = true;
             worker->stale_len++;
@@ -71,7 +84,7 @@ void_deliveries(pc_worker *worker)
         pc_loop_clear_timer(worker->loop, &spec->token);
     }
     pc_worker_forget(worker, &worker->held);
-    pc_worker_forget(worker, &worker->ready);
+    forget_delivered(worker, &worker->ready);
     mark_stale(worker, &worker->in_pool);
     mark_stale(worker, &worker->storing);
     worker->pool->ops->recall(worker->pool);
@@ -156,6 +169,7 @@ pc_worker_source_cancelled(void *ctx, const char *queue)
 {
     pc_worker *worker = ctx;
 
+    pc_follow_no_queue(worker, queue);
     worker->hooks.cancelled(worker->hooks.ctx, queue);
 }
 

@@ -263,7 +263,7 @@ pc_finish_back(void *ctx, pc_job *job)
     pc_worker_unlist(worker, job);
     if (job->stale) {
         pc_finish_settle(worker, job, PC_ACK);
-    } else if (worker->phase != PC_PHASE_RUNNING) {
+    } else if (worker->phase != PC_PHASE_RUNNING && !job->local) {
         pc_finish_settle(worker, job, PC_REQUEUE);
     } else {
         pc_worker_list(worker, job, PC_JOB_READY, true);

@@ -161,8 +161,8 @@ settle_bad(pc_worker *worker, pc_bad why, const pc_message *message, const pc_er
     }
 }
 
-static bool
-accepted(const pc_worker *worker, pc_slice content_type)
+bool
+pc_intake_accepted(const pc_worker *worker, pc_slice content_type)
 {
     const char *const *accept = worker->config.accept;
 
@@ -210,7 +210,7 @@ find_spec(pc_worker *worker, pc_message *message, pc_head *head)
         settle_bad(worker, err.code == PC_ENOTFOUND ? PC_BAD_NO_TASK : PC_BAD_HEADERS, message, &err);
         return NULL;
     }
-    if (!accepted(worker, message->content_type)) {
+    if (!pc_intake_accepted(worker, message->content_type)) {
         settle_bad(worker, PC_BAD_REFUSED, message, &err);
         return NULL;
     }
@@ -272,6 +272,23 @@ pc_intake_park_again(void *ctx, size_t most)
     return back;
 }
 
+bool
+pc_intake_announce(pc_worker *worker, pc_job *job, const pc_head *head, pc_settle *how)
+{
+    job->spec->total++;
+    if (job->spec->metrics != NULL) {
+        pc_observe_received(job);
+    }
+    if ((worker->config.want_received || job->spec->watched)
+        && worker->hooks.received(worker->hooks.ctx, job, how)) {
+        return true;
+    }
+    if (worker->events.tasks && job->spec->send_events) {
+        pc_report_received(worker, job, head);
+    }
+    return false;
+}
+
 void
 pc_intake_message(void *ctx, const pc_message *delivery)
 {
@@ -279,6 +296,7 @@ pc_intake_message(void *ctx, const pc_message *delivery)
     pc_message message = *delivery;
     pc_head head;
     pc_err err = {0};
+    pc_settle how;
     bool later = false;
 
     worker->received++;
@@ -292,21 +310,23 @@ pc_intake_message(void *ctx, const pc_message *delivery)
         return;
     }
     job->unparked = later;
-    spec->total++;
-    if (spec->metrics != NULL) {
-        pc_observe_received(job);
+    if (pc_intake_announce(worker, job, &head, &how)) {
+        pc_finish_settle(worker, job, how);
+    } else {
+        pc_intake_place(worker, job);
     }
-    if (worker->config.want_received || spec->watched) {
-        pc_settle how;
-        if (worker->hooks.received(worker->hooks.ctx, job, &how)) {
-            pc_finish_settle(worker, job, how);
-            return;
-        }
+}
+
+int
+pc_intake_submit(pc_worker *worker, pc_job *job, pc_err *err)
+{
+    pc_worker_list(worker, job, PC_JOB_POOL, false);
+    job->wants_events = worker->events.tasks && job->spec->send_events;
+    if (worker->pool->ops->submit(worker->pool, job, err) < 0) {
+        pc_worker_unlist(worker, job);
+        return -1;
     }
-    if (worker->events.tasks && spec->send_events) {
-        pc_report_received(worker, job, &head);
-    }
-    pc_intake_place(worker, job);
+    return 0;
 }
 
 void
@@ -324,16 +344,17 @@ pc_intake_dispatch(void *ctx)
         if (discard_revoked(worker, job)) {
             continue;
         }
-        pc_worker_list(worker, job, PC_JOB_POOL, false);
-        job->wants_events = worker->events.tasks && job->spec->send_events;
-        if (worker->pool->ops->submit(worker->pool, job, &err) < 0) {
-            // kept here, nothing would say when to try again
-            pc_log_write(worker->log, PC_ERROR, "a task goes back to its queue, the pool cannot take it: %s",
-                         err.msg);
-            pc_worker_unlist(worker, job);
-            pc_finish_settle(worker, job, PC_REQUEUE);
-            return;
+        if (pc_intake_submit(worker, job, &err) == 0) {
+            continue;
         }
+        // kept here, nothing would say when to try again
+        if (job->local) {
+            pc_finish_lost(worker, job, PC_LOST_DIED, err.msg);
+        } else {
+            pc_log_write(worker->log, PC_ERROR, "a task goes back to its queue, the pool cannot take it: %s", err.msg);
+            pc_finish_settle(worker, job, PC_REQUEUE);
+        }
+        return;
     }
 }
 
@@ -374,7 +395,7 @@ pc_intake_prefetch(pc_worker *worker)
 }
 
 bool
-pc_intake_revoked(pc_worker *worker, pc_slice id)
+pc_intake_revoked(const pc_worker *worker, pc_slice id)
 {
     return pc_map_get(&worker->revoked, id) != NULL;
 }

@@ -73,6 +73,7 @@ typedef struct pc_job {
     bool wants_events : 1;  // since it was given to the pool
     bool limits_fixed : 1;
     bool unparked : 1;      // held because the broker could not keep it just then
+    bool local : 1;         // never was the broker's (follow.c): nobody else has it, nothing is settled
     int pid;                // process that runs it, 0: unknown
     char frame[];           // pc_message_pack()
 } pc_job;

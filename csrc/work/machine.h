@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The worker's inside, shared by worker.c (life), connect.c (broker), control.c (remote control), intake.c (from delivery to pool), finish.c
- * (from outcome to ack), stop.c (shutdown), observe.c (metrics) and report.c (events). Nobody outside work/ includes this. */
+/* The worker's inside, shared by worker.c (life), connect.c (broker), control.c (remote control), intake.c (from delivery to pool), follow.c (from
+ * task to task of a chain), finish.c (from outcome to ack), stop.c (shutdown), observe.c (metrics) and report.c (events). Nobody outside work/ includes this. */
 #ifndef PC_WORK_MACHINE_H
 #define PC_WORK_MACHINE_H
 
@@ -33,6 +33,7 @@ struct pc_worker {
     pc_store *store;
     pc_pool *pool;
     pc_map specs;    // name -> pc_spec
+    pc_map queues;   // names of those that are consumed; key and value are the same text
     pc_map revoked;  // id -> revoked_id
     pc_link revoked_order;
     size_t revoked_len;
@@ -88,7 +89,21 @@ size_t pc_intake_park_again(void *worker, size_t most);
 void pc_intake_rekey(pc_worker *worker);
 /* How many unsettled deliveries the broker should give. */
 void pc_intake_prefetch(pc_worker *worker);
-bool pc_intake_revoked(pc_worker *worker, pc_slice id);
+bool pc_intake_revoked(const pc_worker *worker, pc_slice id);
+bool pc_intake_accepted(const pc_worker *worker, pc_slice content_type);
+/* A new job is counted and told. True: it is not to run, *how settles it. */
+bool pc_intake_announce(pc_worker *worker, pc_job *job, const pc_head *head, pc_settle *how);
+/* A job that is in no list goes to the pool, which has room for it. -1: it is in no list again. */
+int pc_intake_submit(pc_worker *worker, pc_job *job, pc_err *err);
+
+/* follow.c */
+bool pc_follow_offered(void *worker, const pc_job *job, pc_slice frame);
+/* The queue is consumed from now on, or no longer. */
+int pc_follow_queue(pc_worker *worker, const char *name, pc_err *err);
+void pc_follow_no_queue(pc_worker *worker, const char *name);
+void pc_follow_fini(pc_worker *worker);
+/* Those that have not started are given up. */
+void pc_follow_lose(pc_worker *worker);
 
 /* finish.c */
 void pc_finish_started(void *worker, pc_job *job);

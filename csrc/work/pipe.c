@@ -3,60 +3,16 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <sched.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define CLOSED (UINT64_C(1) << 48)
-#define SEQ_MASK (CLOSED - 1)
-#define GENERATION (CLOSED << 1)
 #define READ_CHUNK 65536
 #define CONFIRM_MS 100  // a producer that lost its connection tries again
 #define NEXT_MS 5       // a confirm alone does not wake a child whose next task comes that soon
-
-bool
-pc_gate_enter(pc_gate *gate, uint64_t seq)
-{
-    for (;;) {
-        uint64_t word = atomic_load(&gate->word);
-        if (word & CLOSED) {
-            sched_yield();  // the parent opens it again within a few instructions
-            continue;
-        }
-        if (seq <= atomic_load(&gate->drop_upto)) {
-            return false;
-        }
-        if (atomic_compare_exchange_strong(&gate->word, &word, (word & ~SEQ_MASK) | seq)) {
-            return true;
-        }
-    }
-}
-
-uint64_t
-pc_gate_started(pc_gate *gate)
-{
-    return atomic_load(&gate->word) & SEQ_MASK;
-}
-
-uint64_t
-pc_gate_recall(pc_gate *gate, uint64_t sent)
-{
-    uint64_t word = atomic_fetch_or(&gate->word, CLOSED) & ~CLOSED;
-
-    atomic_store(&gate->drop_upto, sent);
-    atomic_store(&gate->word, word + GENERATION);
-    return word & SEQ_MASK;
-}
-
-void
-pc_gate_reset(pc_gate *gate, uint64_t seq)
-{
-    atomic_store(&gate->word, seq & SEQ_MASK);
-    atomic_store(&gate->drop_upto, seq);
-    atomic_store(&gate->soft_seq, 0);
-}
+#define OFFER_MAX (64 << 10)  // bytes; what is larger goes by the broker
+#define SKIP_BITS 6           // after many refusals one offer in 64 is made
 
 bool
 pc_child_soft_due(const pc_child *child)
@@ -85,7 +41,7 @@ resident_kib(void)
 }
 
 static int
-send_all(pc_child *child, const pc_up_frame *frame, pc_slice document, pc_slice notes)
+send_all(const pc_child *child, const pc_up_frame *frame, pc_slice document, pc_slice notes)
 {
     struct iovec parts[3] = {
         {(void *)(uintptr_t)frame, sizeof(*frame)},
@@ -114,6 +70,29 @@ send_all(pc_child *child, const pc_up_frame *frame, pc_slice document, pc_slice 
         }
     }
     return 0;
+}
+
+bool
+pc_child_offer(pc_child *child, pc_slice frame)
+{
+    pc_up_frame up = {.len = (uint32_t)frame.len, .seq = atomic_load(&child->current)};
+
+    if (frame.len > OFFER_MAX || up.seq == 0) {
+        return false;
+    }
+    if (child->skip > 0) {
+        child->skip--;
+        return false;
+    }
+    up.offer = pc_gate_ask(child->gate);
+    if (send_all(child, &up, frame, pc_slice_of(NULL, 0)) < 0) {
+        return false;  // nobody is there any more
+    }
+    bool granted = pc_gate_wait(child->gate, up.offer);
+    child->refused = granted ? 0 : child->refused + 1;
+    // others wait for this pool, and will for a while: asking costs both sides
+    child->skip = granted ? 0 : (1u << (child->refused < SKIP_BITS ? child->refused : SKIP_BITS)) - 2;
+    return granted;
 }
 
 static int

@@ -31,6 +31,8 @@ typedef struct pc_outcome {
 typedef struct pc_child pc_child;
 /* The soft limit of the task that runs right now has passed (and not that of an earlier one). */
 bool pc_child_soft_due(const pc_child *child);
+/* The task that runs right now wants this packed message to run after it. True: it will, here, and need not be sent. */
+bool pc_child_offer(pc_child *child, pc_slice frame);
 
 /* Filled by the glue. Called without the GIL held; they take it if they need it. */
 typedef struct pc_runner {
@@ -39,7 +41,7 @@ typedef struct pc_runner {
     /* fork() with the interpreter's fork hooks around it. -1: failed, errno set. */
     pid_t (*fork)(void *ctx);
     /* In the new child, before its first task. Non-zero: exit with that code. */
-    int (*child_start)(void *ctx, int index, const pc_child *child);
+    int (*child_start)(void *ctx, int index, pc_child *child);
     /* In the child, about to exit; returns the exit code to use. */
     int (*child_stop)(void *ctx, int code);
     /* In the child: ends the process, without the parent's clean-up (_exit). Does not return. */
@@ -71,6 +73,8 @@ typedef struct pc_pool_hooks {
     void (*lost)(void *ctx, pc_job *job, pc_lost why, const char *how);
     /* Taken back, or its process died before it started. */
     void (*back)(void *ctx, pc_job *job);
+    /* The task of `job`, which runs, offers the message of its next one (pc_child_offer). True: it was submitted; there is room. */
+    bool (*follow)(void *ctx, const pc_job *job, pc_slice frame);
     /* There may be room again. */
     void (*room)(void *ctx);
     void (*child)(void *ctx, int index, pid_t pid, bool up, const char *how);

@@ -34,6 +34,15 @@ look_around(void *ctx, pc_mono now)
     }
 }
 
+void
+pc_prefork_look_soon(pc_prefork *pool)
+{
+    if (pool->look.node.place == 0 || pool->look_ns > LOOK_NS) {
+        pool->look_ns = LOOK_NS;
+        (void)pc_loop_set_timer(pool->base.loop, &pool->look, pc_mono_add(pc_mono_now(), LOOK_NS), NULL);
+    }
+}
+
 static void
 flush_all(void *ctx)
 {
@@ -243,10 +252,7 @@ submit(pc_pool *base, pc_job *job, pc_err *err)
         pc_slot_watch_progress(child);
     }
     pc_loop_defer_next(base->loop, &pool->flush);  // a result and an ack may leave later
-    if (pool->look.node.place == 0 || pool->look_ns > LOOK_NS) {
-        pool->look_ns = LOOK_NS;
-        (void)pc_loop_set_timer(base->loop, &pool->look, pc_mono_add(pc_mono_now(), LOOK_NS), NULL);
-    }
+    pc_prefork_look_soon(pool);
     return 0;
 }
 

@@ -228,11 +228,42 @@ take_outcome(pc_slot *child, const pc_up_frame *frame, const char *payload)
     };
     pool->base.hooks.done(pool->base.hooks.ctx, job, &outcome);
     pc_slot_look_for_start(child);
+    if (child->jobs_len > 0 && !pc_slot_first(child)->started) {
+        pc_prefork_look_soon(pool);
+    }
     pc_slot_watch_progress(child);
     if (child->state == PC_SLOT_UP && worn_out(child, frame->rss_kib)) {
         pc_slot_retire(child);
     }
     pc_slot_retire_if_idle(child);
+}
+
+static bool
+fits_behind(pc_slot *child, uint64_t seq)
+{
+    int64_t max_tasks = child->pool->base.config.max_tasks;
+
+    return child->state == PC_SLOT_UP && !child->stalled && child->jobs_len == 1 && pc_slot_first(child)->job->seq == seq
+           && (max_tasks == 0 || child->given < max_tasks);
+}
+
+/* What is granted stands behind the job that offers it, which is about to end. */
+static void
+take_offer(pc_slot *child, const pc_up_frame *frame, const char *payload)
+{
+    pc_prefork *pool = child->pool;
+
+    if (!pc_gate_take(child->gate, frame->offer)) {
+        return;  // withdrawn
+    }
+    bool granted = fits_behind(child, frame->seq);
+    if (granted) {
+        pc_place *at = pc_slot_first(child);
+        pc_slot_report_started(at);
+        pool->chosen = child;
+        granted = pool->base.hooks.follow(pool->base.hooks.ctx, at->job, pc_slice_of(payload, frame->len));
+    }
+    pc_gate_tell(child->gate, frame->offer, granted);
 }
 
 static void
@@ -248,6 +279,8 @@ take_frames(pc_slot *child)
         }
         if (frame.seq == 0) {
             came_up(child);
+        } else if (frame.offer != 0) {
+            take_offer(child, &frame, pc_buf_ptr(&child->in) + sizeof(frame));
         } else {
             take_outcome(child, &frame, pc_buf_ptr(&child->in) + sizeof(frame));
         }

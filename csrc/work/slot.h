@@ -90,6 +90,8 @@ pc_place *pc_slot_first(pc_slot *child);
 pc_job *pc_slot_remove(pc_place *at);
 void pc_slot_report_started(pc_place *at);
 void pc_slot_look_for_start(pc_slot *child);
+/* In a moment, and then ever more seldom while there is a start to wait for. */
+void pc_prefork_look_soon(pc_prefork *pool);
 /* Takes back what has not started. */
 void pc_slot_recall(pc_slot *child);
 void pc_slot_stalled(void *slot, pc_mono now);

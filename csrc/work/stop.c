@@ -53,7 +53,7 @@ sort_by_tag(pc_link *list, size_t len)
     }
 }
 
-/* In order of delivery: what the broker puts back keeps its order then. */
+/* In order of delivery: what the broker puts back keeps its order then. What only this worker has stays, and is run. */
 static void
 give_back(pc_worker *worker)
 {
@@ -66,16 +66,20 @@ give_back(pc_worker *worker)
     }
     move_list(worker, &worker->held);
     sort_by_tag(&worker->ready, worker->ready_len);
-    while (!pc_list_empty(&worker->ready)) {
-        pc_job *job = PC_CONTAINER_OF(worker->ready.next, pc_job, link);
-        pc_worker_unlist(worker, job);
-        pc_finish_settle(worker, job, PC_REQUEUE);
+    for (pc_link *link = worker->ready.next, *next; link != &worker->ready; link = next) {
+        pc_job *job = PC_CONTAINER_OF(link, pc_job, link);
+        next = link->next;
+        if (!job->local) {
+            pc_worker_unlist(worker, job);
+            pc_finish_settle(worker, job, PC_REQUEUE);
+        }
     }
 }
 
 void
 pc_worker_cancel(pc_worker *worker, bool late_only)
 {
+    worker->pool->ops->recall(worker->pool);  // killing one must not give back others while the list is walked
     pc_link *at = worker->in_pool.next;
 
     while (at != &worker->in_pool) {
@@ -86,6 +90,9 @@ pc_worker_cancel(pc_worker *worker, bool late_only)
             // a pool that can't kill lets its task run to the deadline
             (void)worker->pool->ops->kill(worker->pool, job, SIGKILL, PC_LOST_TERMINATED, NULL);
         }
+    }
+    if (!late_only) {
+        pc_follow_lose(worker);
     }
 }
 
@@ -122,7 +129,7 @@ pc_worker_stop(pc_worker *worker, pc_stop how, pc_mono deadline)
 static bool
 idle(const pc_worker *worker)
 {
-    return worker->in_pool_len == 0 && worker->storing_len == 0
+    return worker->in_pool_len == 0 && worker->ready_len == 0 && worker->storing_len == 0
            && (worker->store == NULL || worker->store->ops->pending(worker->store) == 0);
 }
 

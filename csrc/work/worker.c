@@ -148,7 +148,7 @@ make_pool(pc_worker *worker, pc_err *err)
 {
     const pc_pool_ops *ops = pc_pool_find(worker->config.pool);
     pc_pool_hooks hooks = {pc_finish_started, pc_finish_done, pc_finish_lost, pc_finish_back,
-                           pool_room, pool_child, worker};
+                           pc_follow_offered, pool_room, pool_child, worker};
 
     if (ops == NULL) {
         return pc_fail(err, PC_EUNSUP, "no pool named %s; there are prefork, threads and solo",
@@ -163,6 +163,7 @@ static void
 init(pc_worker *worker)
 {
     pc_map_init(&worker->specs);
+    pc_map_init(&worker->queues);
     pc_map_init(&worker->revoked);
     pc_link_init(&worker->revoked_order);
     pc_link_init(&worker->held);
@@ -249,6 +250,7 @@ pc_worker_free(pc_worker *worker)
     pc_worker_forget(worker, &worker->storing);
     free_specs(worker);
     pc_worker_free_revoked(worker);
+    pc_follow_fini(worker);
     if (worker->loop != NULL) {
         pc_loop_clear_timer(worker->loop, &worker->reconnect);
         pc_loop_clear_timer(worker->loop, &worker->look);
@@ -341,12 +343,20 @@ pc_worker_spec(pc_worker *worker, pc_slice name)
 int
 pc_worker_add_queue(pc_worker *worker, const pc_queue *queue, pc_err *err)
 {
-    return worker->source->ops->add_queue(worker->source, queue, err);
+    if (pc_follow_queue(worker, queue->name, err) < 0) {
+        return -1;
+    }
+    int rc = worker->source->ops->add_queue(worker->source, queue, err);
+    if (rc < 0) {
+        pc_follow_no_queue(worker, queue->name);
+    }
+    return rc;
 }
 
 int
 pc_worker_drop_queue(pc_worker *worker, const char *name, pc_err *err)
 {
+    pc_follow_no_queue(worker, name);
     return worker->source->ops->drop_queue(worker->source, name, err);
 }
 

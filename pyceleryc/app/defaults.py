@@ -181,6 +181,7 @@ _SETTINGS: tuple[tuple[str, Any, str, str], ...] = (
         'CELERY_ALLOW_ERROR_CB_ON_CHORD_HEADER',
     ),
     # worker
+    ('worker_chain_shortcut', True, 'bool', 'WORKER_CHAIN_SHORTCUT'),
     ('worker_agent', None, 'string', 'CELERYD_AGENT'),
     ('worker_autoscaler', 'pyceleryc.worker.autoscale:Autoscaler', 'string', 'CELERYD_AUTOSCALER'),
     (

@@ -250,12 +250,15 @@ class Hooks:
             parent.add_trail(sent)
         return sent is not None
 
-    def hand_over(self, task: Task, link: Any, retval: Any, embed: str, root_id: str, task_id: str) -> str | None:
-        """Send the next link of a chain for the core; return the children of the run as JSON.
+    def hand_over(
+        self, task: Task, link: Any, retval: Any, embed: str, root_id: str, task_id: str, tracer: _core.Tracer | None,
+    ) -> str | None:
+        """Send the next link of a chain for the core, or have it run without; return the children of the run as JSON.
 
         None: nothing was sent, and `succeed` has to do it all."""
         try:
-            sent = hand_over(self.app, link, retval, embed, root_id, task_id)
+            offer = None if tracer is None else tracer.offer
+            sent = hand_over(self.app, link, retval, embed, root_id, task_id, offer)
         except EncodeError:
             return None
         if sent is None:

@@ -1,4 +1,4 @@
-"""The next task of a chain, sent the short way: by the worker, when a task has succeeded."""
+"""The next task of a chain, sent the short way, or not at all: by the worker, when a task has succeeded."""
 from __future__ import annotations
 
 from typing import Any
@@ -13,7 +13,7 @@ _OWN_FUNCTIONS = Signature.apply_async.__globals__
 
 
 def hand_over(
-    app: Any, link: Any, value: Any, embed: Any, root_id: str, parent_id: str,
+    app: Any, link: Any, value: Any, embed: Any, root_id: str, parent_id: str, offer: Any = None,
 ) -> Any:
     """Send *link* with *value*, if nothing about it needs the long way.
 
@@ -22,6 +22,8 @@ def hand_over(
     :param link: the signature, a dict as it is in messages.
     :param embed: what the message says of links; the text of it, or a dict.
     :param root_id: of the task that has succeeded, as *parent_id*, which is its id; it has no stamps.
+    :param offer: is called with the arguments of ``Producer.send()`` first; True: the worker runs the
+        link itself, and nothing is sent.
     :returns: the result of what was sent, or None: it has options, its task is unknown here
         or is not plain, or somebody wants to see each message.
     :raises TypeError: the arguments do not fit.
@@ -40,9 +42,14 @@ def hand_over(
     if not link.get('immutable'):
         args = (value, *args)
     mould.check(*args, **kwargs)
-    sent = mould.deliver(
-        options['task_id'], args, kwargs, options['reply_to'], root_id, parent_id, embed)
-    return None if sent is None else app.tasks[link['task']].AsyncResult(sent)
+    task, task_id, reply_to = app.tasks[link['task']], options['task_id'], options['reply_to']
+    taken = offer is not None and not task.acks_late and offer(
+        mould.template, task_id, args, kwargs, reply_to, root_id, parent_id, 0, None, None, None,
+        None, None, embed, None)
+    if not taken and mould.deliver(
+            task_id, args, kwargs, reply_to, root_id, parent_id, embed) is None:
+        return None
+    return task.AsyncResult(task_id)
 
 
 def _mould(app: Any, name: Any) -> Any:

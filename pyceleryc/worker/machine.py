@@ -155,6 +155,7 @@ class Machine(Steering):
             "max_retries": (conf.broker_connection_max_retries or 0) * RETRY_SCALE or -1,
             "eta_task_limit": conf.worker_eta_task_limit,
             "park_after": conf.worker_park_eta_after,
+            "chain_shortcut": bool(conf.worker_chain_shortcut),
             "disable_prefetch": bool(conf.worker_disable_prefetch),
             "cancel_on_loss": bool(conf.worker_cancel_long_running_tasks_on_connection_loss),
             "disable_rate_limits": bool(conf.worker_disable_rate_limits),

@@ -70,6 +70,89 @@ test_soft_limit_is_of_one_job(void)
     PC_ASSERT(!pc_child_soft_due(&child));
 }
 
+/* --- offers ------------------------------------------------------------ */
+
+void
+test_offer_is_answered_once(void)
+{
+    pc_gate gate;
+
+    pc_gate_reset(&gate, 0);
+    uint32_t first = pc_gate_ask(&gate);
+    PC_ASSERT(first != 0 && pc_gate_take(&gate, first) && !pc_gate_take(&gate, first));
+    pc_gate_tell(&gate, first, true);
+    PC_ASSERT(pc_gate_wait(&gate, first));
+    uint32_t second = pc_gate_ask(&gate);
+    PC_ASSERT(second != first && !pc_gate_take(&gate, first) && pc_gate_take(&gate, second));
+    pc_gate_tell(&gate, second, false);
+    PC_ASSERT(!pc_gate_wait(&gate, second));
+}
+
+void
+test_offer_withdrawn(void)
+{
+    pc_gate gate;
+
+    pc_gate_reset(&gate, 0);
+    uint32_t number = pc_gate_ask(&gate);
+    PC_ASSERT(!pc_gate_wait(&gate, number));
+    PC_ASSERT(!pc_gate_take(&gate, number));
+}
+
+/* 0 means that a frame is no offer. */
+void
+test_offer_numbers_wrap(void)
+{
+    pc_gate gate;
+
+    pc_gate_reset(&gate, 0);
+    atomic_store(&gate.offer, UINT32_MAX);
+    PC_ASSERT(pc_gate_ask(&gate) == 1);
+    PC_ASSERT(pc_gate_take(&gate, 1));
+}
+
+#define OFFERS 20000
+
+/* Takes what it finds, sometimes too late. */
+static void *
+answer_offers(void *arg)
+{
+    pc_gate *gate = arg;
+    intptr_t given = 0;
+
+    for (uint32_t number = 1; number <= OFFERS;) {
+        if (!pc_gate_take(gate, number)) {
+            uint32_t word = atomic_load(&gate->offer);
+            number += word >> 3 > number || word == (number << 3 | 4);  // withdrawn
+            continue;
+        }
+        given += number % 3 != 0;
+        pc_gate_tell(gate, number, number % 3 != 0);
+        number++;
+        if (number % 5000 == 0) {
+            usleep(30000);
+        }
+    }
+    return (void *)given;
+}
+
+void
+test_offers_between_threads(void)
+{
+    pc_gate gate;
+    pthread_t parent;
+    void *given;
+    intptr_t granted = 0;
+
+    pc_gate_reset(&gate, 0);
+    PC_ASSERT_INT(pthread_create(&parent, NULL, answer_offers, &gate), 0);
+    for (int i = 0; i < OFFERS; i++) {
+        granted += pc_gate_wait(&gate, pc_gate_ask(&gate));
+    }
+    PC_ASSERT_INT(pthread_join(parent, &given), 0);
+    PC_ASSERT(granted == (intptr_t)given && granted > OFFERS / 2, "%d, %d", (int)granted, (int)(intptr_t)given);
+}
+
 /* --- stress: a thread as the child ------------------------------------- */
 
 #define SENT_MAX 400000
@@ -156,7 +239,7 @@ run(void *ctx, pc_slice frame, pc_outcome *outcome, pc_buf *memory)
 }
 
 static int
-start(void *ctx, int index, const pc_child *child)
+start(void *ctx, int index, pc_child *child)
 {
     (void)ctx, (void)child;
     return index;  // the test's way to make it fail

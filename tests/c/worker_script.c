@@ -14,6 +14,7 @@
 static rig *the_rig;              // one a process; signal handlers need it
 static atomic_ulong interrupted[8];  // threads; several limits may strike in one turn
 static _Thread_local volatile sig_atomic_t soft_now;
+static int running;  // in a process: its task's number
 
 int
 rig_number(const pc_message *message)
@@ -90,6 +91,43 @@ end_with(pc_outcome *outcome, size_t i)
     }
 }
 
+/* The number after this task's, as its next one. */
+static void
+offer(const char *script)
+{
+    rig *r = the_rig;
+    const rig_next *next = &r->next;
+    pc_message message;
+    pc_buf frame;
+    char headers[200];
+
+    snprintf(headers, sizeof headers, "{\"task\": \"%s\", \"id\": \"t%d\"%s}", next->task == NULL ? "task" : next->task,
+             running + 1, next->headers == NULL ? "" : next->headers);
+    pc_message_init(&message);
+    message.exchange = pc_slice_str(next->exchange == NULL ? "" : next->exchange);
+    message.routing_key = pc_slice_str(next->queue == NULL ? "q" : next->queue);
+    message.content_type = pc_slice_str(next->content_type == NULL ? "application/json" : next->content_type);
+    message.headers_kind = PC_HEADERS_JSON;
+    message.headers = pc_slice_str(headers);
+    message.body = next->big.ptr == NULL ? pc_slice_str(script) : next->big;
+    pc_buf_init(&frame);
+    PC_ASSERT_INT(pc_message_pack(&message, &frame, NULL), 0);
+    bool granted = pc_child_offer(r->child, pc_buf_slice(&frame));
+    atomic_fetch_add(granted ? &r->shared->granted : &r->shared->refused, 1);
+    pc_buf_fini(&frame);
+}
+
+static void
+go_on(long links)
+{
+    char script[32] = "ok";
+
+    if (links > 1) {
+        snprintf(script, sizeof script, "chain:%ld", links - 1);
+    }
+    offer(the_rig->next.script == NULL ? script : the_rig->next.script);
+}
+
 static void
 obey(const char *word, long value, pc_outcome *outcome, pc_buf *memory)
 {
@@ -111,6 +149,8 @@ obey(const char *word, long value, pc_outcome *outcome, pc_buf *memory)
         signal(SIGTERM, SIG_IGN);
     } else if (strcmp(word, "big") == 0) {
         make_big(outcome, memory, value);
+    } else if (strcmp(word, "chain") == 0) {
+        go_on(value);
     } else if (strcmp(word, "nodoc") == 0) {
         outcome->flags &= ~PC_OUT_DOCUMENT;
     }
@@ -127,6 +167,7 @@ run(void *ctx, pc_slice frame, pc_outcome *outcome, pc_buf *memory)
 
     PC_ASSERT_INT(pc_message_unpack(frame, &message, NULL), 0);
     int number = rig_number(&message);
+    running = number;
     int place = atomic_fetch_add(&r->shared->total, 1) + 1;
     if (atomic_fetch_add(&r->shared->runs[number], 1) == 0) {
         atomic_store(&r->shared->first[number], place);
@@ -168,7 +209,7 @@ on_usr1(int signum)
 }
 
 static int
-child_start(void *ctx, int index, const pc_child *child)
+child_start(void *ctx, int index, pc_child *child)
 {
     rig *r = ctx;
 

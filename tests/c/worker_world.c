@@ -197,12 +197,13 @@ spy_prefetch(pc_source *source, unsigned count, pc_err *err)
     return the_rig->source_real->prefetch(source, count, err);
 }
 
+/* Closed by rig_break(), the source has forgotten its queue. */
 static int
 spy_connect(pc_source *source, pc_err *err)
 {
     pc_queue queue = {.name = "q"};
 
-    if (the_rig->source_real->add_queue(source, &queue, err) < 0) {
+    if (pc_worker_add_queue(the_rig->worker, &queue, err) < 0) {
         return -1;
     }
     return the_rig->source_real->connect(source, err);

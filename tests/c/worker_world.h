@@ -5,7 +5,8 @@
  *
  * A script is words, each with an optional number: ok fail ignore retry reject requeue refuse
  * undecodable (how it ends) · sleep:ms · raise:signal · exit:code · big:kB (document) · nodoc ·
- * deaf (SIGTERM is ignored) · gate (waits until ledger->open). Without an ending it is ok. */
+ * deaf (SIGTERM is ignored) · gate (waits until ledger->open) · chain:n (offers the next number's message, whose
+ * script is chain:n-1 in the end ok; see rig_next). Without an ending it is ok. */
 #ifndef PC_TESTS_WORKER_WORLD_H
 #define PC_TESTS_WORKER_WORLD_H
 
@@ -25,9 +26,22 @@ typedef struct ledger {
     atomic_int total;               // starts
     atomic_int open;
     atomic_int soft;                // soft limits that reached a task
+    atomic_int granted;             // offers
+    atomic_int refused;
     atomic_int child_starts;
     atomic_int child_stops;
 } ledger;
+
+/* The message that chain:n offers; NULL: as those of rig_send(). */
+typedef struct rig_next {
+    const char *task;
+    const char *script;
+    const char *queue;
+    const char *exchange;
+    const char *content_type;
+    const char *headers;  // more JSON members, each with a leading comma
+    pc_slice big;         // body
+} rig_next;
 
 typedef struct rig {
     world w;
@@ -44,7 +58,8 @@ typedef struct rig {
     int forks;
     int start_code;        // of child_start
     bool start_hangs;
-    const pc_child *child; // in the child
+    pc_child *child;       // in the child
+    rig_next next;         // set before the start
     // what the store does
     bool store_paused;
     bool store_refuses;    // put() fails

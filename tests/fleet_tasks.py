@@ -148,6 +148,11 @@ def die(signum):
 
 
 @app.task
+def early_die(signum):
+    die.run(signum)
+
+
+@app.task
 def leave(code):
     raise SystemExit(code)
 

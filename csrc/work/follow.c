@@ -48,12 +48,12 @@ pc_follow_fini(pc_worker *worker)
 
 /* --- offers ------------------------------------------------------------ */
 
-/* Who waits here for the pool, or would be fetched only when it has room, comes first. */
+/* Who waits here for the pool, or would be fetched only when it has room, comes first. Without a connection nobody else comes. */
 static bool
 is_nobodys_turn(const pc_worker *worker)
 {
-    return worker->phase == PC_PHASE_RUNNING && worker->connected && worker->ready_len == 0
-           && worker->storing_len < PC_STORING_MAX && !worker->config.disable_prefetch;
+    return worker->phase == PC_PHASE_RUNNING && worker->ready_len == 0 && worker->storing_len < PC_STORING_MAX
+           && !worker->config.disable_prefetch;
 }
 
 /* The default exchange takes a message to the queue of that name and to no other. */

@@ -11,7 +11,7 @@
 #define READ_CHUNK 65536
 #define CONFIRM_MS 100  // a producer that lost its connection tries again
 #define NEXT_MS 5       // a confirm alone does not wake a child whose next task comes that soon
-#define OFFER_MAX (64 << 10)  // bytes; what is larger goes by the broker
+#define OFFER_MAX (1 << 20)   // bytes; what is larger goes by the broker
 #define SKIP_BITS 6           // after many refusals one offer in 64 is made
 
 bool

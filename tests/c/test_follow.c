@@ -128,7 +128,7 @@ check_refused(rig *r, const char *task)
 void
 test_follow_not_for_these_messages(void)
 {
-    static char big[100 << 10];
+    static char big[1 << 20];
     const rig_next nexts[] = {
         {.task = "late"}, {.task = "limited"}, {.task = "unknown"}, {.queue = "other"}, {.queue = ""}, {.exchange = "x"},
         {.content_type = "application/x-python-serialize"}, {.headers = ", \"eta\": \"2090-01-01T00:00:00\""},
@@ -224,12 +224,6 @@ queue_cancelled(rig *r)
 }
 
 static void
-lose_connection(rig *r)
-{
-    rig_break(r);
-}
-
-static void
 another_waits(rig *r)
 {
     rig_send(r, 9, "task", "ok");
@@ -246,7 +240,7 @@ stop_warmly(rig *r)
 void
 test_follow_not_after(void)
 {
-    void (*const events[])(rig *r) = {drop_queue, add_and_drop, queue_cancelled, lose_connection, another_waits, stop_warmly};
+    void (*const events[])(rig *r) = {drop_queue, add_and_drop, queue_cancelled, another_waits, stop_warmly};
 
     for (size_t i = 0; i < sizeof events / sizeof events[0]; i++) {
         rig r;
@@ -384,6 +378,25 @@ stand_behind(rig *r, const char *script)
     rig_start(r);
     rig_send(r, 1, "task", script);
     RIG_UNTIL(r, rig_seen(r, "received:t2"));
+}
+
+void
+test_follow_without_a_connection(void)
+{
+    rig r;
+
+    begin(&r, 1);
+    rig_start(&r);
+    rig_send(&r, 1, "task", "gate chain:3");
+    RIG_UNTIL(&r, rig_seen(&r, "accepted:t1"));
+    rig_break(&r);
+    atomic_store(&r.shared->open, 1);
+    while (runs(&r, 4) == 0) {
+        PC_ASSERT(rig_turn(&r, 5) >= 0 && !rig_stats(&r).connected);
+    }
+    RIG_UNTIL(&r, rig_is_idle(&r) && rig_stats(&r).connected);
+    PC_ASSERT_INT(granted(&r), 3);
+    finish(&r);
 }
 
 void

@@ -18,6 +18,8 @@ app.conf.update(
     worker_prefetch_multiplier=int(os.environ.get("BENCH_PREFETCH", "64")),
     result_expires=600,
 )
+if os.environ.get("BENCH_SHORTCUT") == "0":
+    app.conf.worker_chain_shortcut = False
 if os.environ.get("BENCH_CONFIRM") == "0":
     app.conf.broker_transport_options = {"confirm_publish": False}
 

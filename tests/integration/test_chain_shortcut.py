@@ -203,21 +203,22 @@ except TaskRevokedError: result = last.parent.get(timeout=20)
         assert ours().client(script, env) == "slept"
 
 
-def test_queue_is_no_longer_consumed(env: dict[str, str], marks: Path) -> None:
+def test_queue_is_no_longer_consumed(env: dict[str, str], marks: Path, unique: Unique) -> None:
     """The next link waits in the queue until somebody consumes it."""
-    script = MARKS.format(first=0, links=60, nap=0.02) + """
+    name = f"{unique('links')}@here"  # other tests have workers, too
+    script = MARKS.format(first=0, links=60, nap=0.02) + f"""
 import time
 time.sleep(0.3)
 queue = tasks.app.conf.task_default_queue
-tasks.app.control.cancel_consumer(queue, reply=True)
+tasks.app.control.cancel_consumer(queue, reply=True, destination=["{name}"])
 time.sleep(0.3)
 sizes = [tasks.app.amqp.producer.size(queue, 5.0)[0]]
 time.sleep(0.3)
 sizes.append(tasks.app.amqp.producer.size(queue, 5.0)[0])
-tasks.app.control.add_consumer(queue, reply=True)
+tasks.app.control.add_consumer(queue, reply=True, destination=["{name}"])
 result = sizes
 """
-    with ours().worker(env):
+    with ours().worker(env, "-c", "2", "-n", name):
         assert ours().client(script, env) == [1, 1]
         assert wait_all(marks, 60, 20) == dict.fromkeys(range(60), 1)
 

@@ -127,6 +127,12 @@ py_deadline(PyObject *timeout, double configured, pc_mono *out)
     if (timeout != Py_None && py_real_or_none(timeout, &seconds) < 0) {
         return -1;
     }
+    return py_deadline_in(seconds, out);
+}
+
+int
+py_deadline_in(double seconds, pc_mono *out)
+{
     if (isnan(seconds)) {
         PyErr_SetString(PyExc_ValueError, "the timeout is not a number");
         return -1;

@@ -30,6 +30,7 @@ PyObject *py_mapping(PyObject *obj, const char *name);
 
 /* Seconds from now, or None for `configured` seconds; infinity is never. */
 int py_deadline(PyObject *timeout, double configured, pc_mono *out);
+int py_deadline_in(double seconds, pc_mono *out);
 
 /* bytes of a str (as UTF-8) or of any object with a buffer. `view` must be given back with
  * py_bytes_done, which may be called after a failure too. */

@@ -2,6 +2,7 @@
 #include "py/attach.h"
 
 #include "base/mem.h"
+#include "py/args.h"
 #include "py/error.h"
 
 /* One callback: waits for a descriptor, or for a moment (fd -1). */
@@ -87,6 +88,21 @@ attach(py_worker *self, int fd, PyObject *callback)
     return at;
 }
 
+/* Ends the watch of a descriptor; false when there was none. */
+static bool
+remove_reader(py_worker *self, long fd)
+{
+    for (pc_link *link = self->attached.next; link != &self->attached; link = link->next) {
+        attached *at = PC_CONTAINER_OF(link, attached, link);
+        if (at->watch.slot != 0 && at->watch.fd == fd) {
+            release(at);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A second callback for a descriptor takes the place of the first. */
 PyObject *
 py_worker_add_reader(py_worker *self, PyObject *args)
 {
@@ -97,6 +113,7 @@ py_worker_add_reader(py_worker *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "iO:add_reader", &fd, &callback) || py_worker_check_open(self) < 0) {
         return NULL;
     }
+    (void)remove_reader(self, fd);
     attached *at = attach(self, fd, callback);
     if (at == NULL) {
         return NULL;
@@ -116,14 +133,7 @@ py_worker_remove_reader(py_worker *self, PyObject *fd)
     if ((number == -1 && PyErr_Occurred()) || py_worker_check_open(self) < 0) {
         return NULL;
     }
-    for (pc_link *link = self->attached.next; link != &self->attached; link = link->next) {
-        attached *at = PC_CONTAINER_OF(link, attached, link);
-        if (at->watch.slot != 0 && at->watch.fd == (int)number) {
-            release(at);
-            return Py_NewRef(Py_True);
-        }
-    }
-    return Py_NewRef(Py_False);
+    return PyBool_FromLong(remove_reader(self, number));
 }
 
 PyObject *
@@ -131,16 +141,17 @@ py_worker_call_later(py_worker *self, PyObject *args)
 {
     double seconds;
     PyObject *callback;
+    pc_mono when;
     pc_err err = {0};
 
-    if (!PyArg_ParseTuple(args, "dO:call_later", &seconds, &callback) || py_worker_check_open(self) < 0) {
+    if (!PyArg_ParseTuple(args, "dO:call_later", &seconds, &callback) || py_deadline_in(seconds, &when) < 0
+        || py_worker_check_open(self) < 0) {
         return NULL;
     }
     attached *at = attach(self, -1, callback);
     if (at == NULL) {
         return NULL;
     }
-    pc_mono when = pc_mono_add(pc_mono_now(), (int64_t)(seconds * 1e9));
     if (pc_loop_set_timer(pc_worker_loop(self->worker), &at->timer, when, &err) < 0) {
         release(at);
         return py_raise(self->state, &err);

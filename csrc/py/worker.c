@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include "py/args.h"
 #include "py/attach.h"
 #include "py/control.h"
 #include "py/error.h"
@@ -330,13 +331,14 @@ static PyObject *
 worker_step(py_worker *self, PyObject *max_wait)
 {
     double seconds = PyFloat_AsDouble(max_wait);
+    pc_mono until;
     int rc = -1;
 
     if ((seconds == -1.0 && PyErr_Occurred()) || enter(self) < 0) {
         return NULL;
     }
-    if (start(self) == 0) {
-        rc = turn(self, pc_mono_add(pc_mono_now(), (int64_t)(seconds * 1e9)));
+    if (start(self) == 0 && py_deadline_in(seconds, &until) == 0) {
+        rc = turn(self, until);
     }
     self->turning = false;
     return rc < 0 ? NULL : PyBool_FromLong(rc);

@@ -117,3 +117,39 @@ def test_revoking_several_of_which_one_cannot_be_ended() -> None:
     machine.close()
     assert errors == ["the threads pool cannot end a running task by force"]
     assert ran == ["last"]
+
+
+@pytest.mark.parametrize("never", [float("inf"), 1e10, 1e300])
+def test_what_is_due_never(machine: Machine, never: float) -> None:
+    called: list[float] = []
+    machine.core.call_later(never, lambda: called.append(never))
+    machine.core.call_later(-5.0, lambda: called.append(-5.0))
+    machine.core.call_later(0.05, machine.stop)
+    machine.run()
+    machine.close()
+    assert called == [-5.0]
+
+
+def test_what_is_no_time(machine: Machine) -> None:
+    with pytest.raises(ValueError, match="not a number"):
+        machine.core.call_later(float("nan"), machine.stop)
+    with pytest.raises(TypeError):
+        machine.core.call_later(None, machine.stop)  # type: ignore[arg-type]
+    machine.close()
+
+
+def test_a_descriptor_is_watched_once(machine: Machine) -> None:
+    """The later callback takes the place of the earlier one."""
+    seen: list[str] = []
+    read, write = os.pipe()
+    core = machine.core
+    core.add_reader(read, lambda: seen.append("first"))
+    core.add_reader(read, lambda: (seen.append("second"), os.read(read, 10), machine.stop()))
+    os.write(write, b"hello")
+    machine.run()
+    assert core.remove_reader(read)
+    assert not core.remove_reader(read)
+    machine.close()
+    os.close(read)
+    os.close(write)
+    assert seen == ["second"]

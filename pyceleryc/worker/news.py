@@ -11,12 +11,13 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pyceleryc.app.trace import Hooks, Outcome, has_own_request
 from pyceleryc.einfo import ExceptionInfo
 from pyceleryc.utils.saferepr import saferepr
-from pyceleryc.utils.serialization import get_pickleable_exception
+from pyceleryc.utils.serialization import UnpickleableExceptionWrapper, get_pickleable_exception
 
 if TYPE_CHECKING:
     from pyceleryc.app.context import Context
@@ -30,6 +31,8 @@ logger = logging.getLogger('celery.worker.request')
 #: Seconds that a process of the pool waits for a main process that takes no news.
 SEND_TIMEOUT = 1
 MESSAGE_MAX = 1 << 20
+#: Bytes of an exception, characters of a text: what a socket takes at once is about 200 KB.
+PART_MAX = 1 << 15
 
 
 class News:
@@ -90,6 +93,10 @@ class RequestHooks(Hooks):
 
     news: News
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._entered: set[str | None] = set()  # their end is still to be told
+
     def done_before(self, task: Task, request: Context) -> Outcome | None:
         outcome = super().done_before(task, request)
         if outcome is not None and has_own_request(task):
@@ -99,29 +106,55 @@ class RequestHooks(Hooks):
 
     def enter(self, task: Task, request: Context) -> None:
         if has_own_request(task):
+            self._entered.add(request.id)
             self.news.tell(request.id, 'on_accepted', os.getpid(), time.time())
         super().enter(task, request)
 
     def log_success(self, task: Task, request: Context, retval: Any, runtime: float) -> None:
         super().log_success(task, request, retval, runtime)
         if has_own_request(task):
-            text = saferepr(retval, maxlen=task.resultrepr_maxsize)
+            text = saferepr(retval, maxlen=min(task.resultrepr_maxsize, PART_MAX))
+            self._entered.discard(request.id)
             self.news.tell(request.id, 'on_success', (False, text, runtime), last=True)
 
     def fail(self, task: Task, request: Context, exc: BaseException) -> Outcome:
         outcome = super().fail(task, request, exc)
         if has_own_request(task):
-            self.news.tell(request.id, 'on_failure', _portable(exc), send_failed_event=True, return_ok=True, last=True)
+            self._tell_failure_of(request.id, exc)
         return outcome
 
+    def internal_error(self, task: Task | None, request: Context | None, exc: BaseException) -> Outcome:
+        outcome = super().internal_error(task, request, exc)
+        if request is not None and request.id in self._entered:
+            self._tell_failure_of(request.id, exc, internal=True)
+        return outcome
 
-def _portable(exc: BaseException) -> ExceptionInfo:
+    def bad_message(self, exc: BaseException, headers: Mapping[str, Any], *args: Any) -> Outcome:
+        outcome = super().bad_message(exc, headers, *args)
+        if has_own_request(self.app.tasks[headers['task']]):
+            self._tell_failure_of(headers['id'], exc)
+        return outcome
+
+    def _tell_failure_of(self, task_id: Any, exc: BaseException, internal: bool = False) -> None:
+        self._entered.discard(task_id)
+        self.news.tell(task_id, 'on_failure', _portable(exc, internal), send_failed_event=True, return_ok=True, last=True)
+
+
+def _portable(exc: BaseException, internal: bool) -> ExceptionInfo:
     """Return what another process can be told of *exc*."""
-    einfo = ExceptionInfo.of(exc)
+    einfo = ExceptionInfo.of(exc, internal)
     try:
-        pickle.loads(pickle.dumps(einfo))
+        data = pickle.dumps(einfo)
+        pickle.loads(data)
+        if len(data) <= PART_MAX:
+            return einfo
     except Exception:  # of the exception's class
-        text = einfo.traceback
-        einfo = ExceptionInfo.of(get_pickleable_exception(exc))
-        einfo.traceback = text
+        pass
+    small = get_pickleable_exception(exc)
+    if len(pickle.dumps(small)) > PART_MAX:
+        kind = type(exc)
+        small = UnpickleableExceptionWrapper(kind.__module__, kind.__name__, (), saferepr(exc, maxlen=PART_MAX))
+    text = einfo.traceback[:PART_MAX]
+    einfo = ExceptionInfo.of(small, internal)
+    einfo.traceback = text
     return einfo

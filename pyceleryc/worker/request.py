@@ -27,7 +27,12 @@ logger = logging.getLogger("celery.worker.request")
 def _when(value: float | str | None) -> datetime | None:
     if isinstance(value, str):
         return parse_iso8601(value)
-    return None if value is None else datetime.fromtimestamp(value, timezone.utc)
+    if value is None:
+        return None
+    try:
+        return datetime.fromtimestamp(value, timezone.utc)
+    except (ValueError, OverflowError, OSError):  # in a year that Python does not know, but the machine does
+        return (datetime.min if value < 0 else datetime.max).replace(tzinfo=timezone.utc)
 
 
 class Request:

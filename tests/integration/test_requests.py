@@ -140,6 +140,46 @@ def test_what_a_request_is_told_of_a_task_that_had_succeeded(app: Celery, pool: 
     assert [seen[1] for seen in SEEN if seen[0] == "req.repeated"].count("success") == 1
 
 
+def publish(app: Celery, body: bytes, **headers: Any) -> None:
+    with app.connection_for_write() as connection:
+        connection.Producer().publish(
+            body, routing_key=app.conf.task_default_queue, content_type="application/json", content_encoding="utf-8",
+            headers={"lang": "py", "task": "req.ok", "argsrepr": "()", "kwargsrepr": "{}", **headers})
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads", "prefork"])
+def test_messages_and_errors_that_are_unusual(app: Celery, pool: str) -> None:
+    """The worker goes on, the request is told how it ended, and nothing is kept of it."""
+
+    @app.task(name="req.huge", base=MyTask)
+    def huge() -> None:
+        raise ValueError("x" * 1_000_000)
+
+    @app.task(name="req.long", base=MyTask, resultrepr_maxsize=10_000_000)
+    def long() -> str:
+        return "x" * 1_000_000
+
+    class Early(MyTask):
+        def before_start(self, *args: Any) -> None:
+            raise KeyError("of ours")
+
+    app.task(name="req.early", base=Early)(lambda: None)
+    with embedded(app, pool=pool, concurrency=1) as worker:
+        publish(app, b"[[1], {}, {}]", id="before Python's time", eta="0001-01-01T00:00:00+14:00")
+        publish(app, b"[[1], {}, {}]", id="after it", expires="9999-12-31T23:59:59-14:00")
+        publish(app, b"[[1", id="cut off")
+        for name in ("req.huge", "req.long", "req.early"):
+            app.tasks[name].delay()
+        assert app.tasks["req.ok"].delay(3).get(timeout=30) == 3
+        wait_until(lambda: SEEN and SEEN[-1][:4] == ("req.ok", "success", False, "3"))
+        wait_until(lambda: not worker.machine.hooks.customs.running)  # type: ignore[union-attr]
+    told = [seen[:3] if seen[1] == "failure" else seen[:2] for seen in SEEN if seen[1] != "accepted"]
+    assert told == [
+        ("req.ok", "success"), ("req.ok", "success"), ("req.ok", "failure", "JSONDecodeError"),
+        ("req.huge", "failure", "UnpickleableExceptionWrapper"), ("req.long", "success"), ("req.early", "failure", "KeyError"),
+        ("req.ok", "success")]
+
+
 def test_limits_and_lost_processes(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
     with embedded(app, pool="prefork", concurrency=1):
         with pytest.raises(TimeLimitExceeded):

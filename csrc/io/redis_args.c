@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "io/redis_resp.h"
+#include "wire/real.h"
 
 #define KEEP ((size_t)64 * 1024)
 #define ON_STACK 64
@@ -69,6 +70,14 @@ pc_redis_args_printf(pc_redis_args *args, const char *fmt, ...)
     int len = vsnprintf(word, sizeof word, fmt, list);
     va_end(list);
     pc_redis_args_add(args, pc_slice_of(word, len < 0 ? 0 : (size_t)len % sizeof word));
+}
+
+void
+pc_redis_args_real(pc_redis_args *args, double number)
+{
+    char word[PC_REAL_MAX];
+
+    pc_redis_args_add(args, pc_slice_of(word, pc_real_format(number, word)));
 }
 
 /* By hand: each settled message has one, and printf takes longer for it than all else. */

@@ -23,6 +23,8 @@ void pc_redis_args_str(pc_redis_args *args, const char *word);
 void pc_redis_args_printf(pc_redis_args *args, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 void pc_redis_args_number(pc_redis_args *args, uint64_t number);
+/* With a decimal point, whatever LC_NUMERIC says. */
+void pc_redis_args_real(pc_redis_args *args, double number);
 /* "<owner>:<number>", as deliveries are called in `unacked`. */
 void pc_redis_args_tag(pc_redis_args *args, const char *owner, uint64_t number);
 /* What was appended to `text` since the last word becomes a word; rc < 0: appending failed. */

@@ -82,7 +82,7 @@ write_retire(pc_redis_keeper *k, const char *id, double spare, pc_slice cursor)
     if (spare < 0) {
         pc_redis_args_str(&k->args, "");
     } else {
-        pc_redis_args_printf(&k->args, "%.3f", spare);
+        pc_redis_args_real(&k->args, spare);
     }
     pc_redis_args_add(&k->args, cursor.ptr == NULL ? pc_slice_str("0") : cursor);
 }
@@ -144,7 +144,7 @@ write_beat(pc_redis_keeper *k, bool begin)
     pc_redis_scripts_begin(k->scripts, PC_SCRIPT_BEAT, 1, &k->args);
     pc_redis_args_add(&k->args, k->names->workers);
     pc_redis_args_str(&k->args, k->id);
-    pc_redis_args_printf(&k->args, "%.3f", k->lease);
+    pc_redis_args_real(&k->args, k->lease);
     pc_redis_args_str(&k->args, begin ? "1" : "0");
 }
 
@@ -387,7 +387,7 @@ write_look(pc_redis_keeper *k)
     if (!k->blind) {
         pc_redis_args_add(&k->args, names->workers);
     }
-    pc_redis_args_printf(&k->args, "%.3f", k->visibility);
+    pc_redis_args_real(&k->args, k->visibility);
     pc_redis_args_str(&k->args, BATCH);
     pc_redis_args_add(&k->args, names->prefix);
     pc_redis_args_add(&k->args, names->sep);

@@ -3,13 +3,13 @@
 
 #include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #include "base/mem.h"
 #include "io/park.h"
 #include "io/redis_client.h"
 #include "io/redis_script.h"
+#include "wire/real.h"
 
 #define ANSWER_NS (2 * PC_NS_PER_SEC)  // at most; the end of the worker may wait for it
 #define NAME "pyceleryc-pulse"
@@ -33,7 +33,8 @@ struct pc_redis_pulse {
     pc_redis_client *client;
     pc_buf workers;
     char *id;
-    char lease[32];
+    char lease[PC_REAL_MAX];  // in seconds
+    size_t lease_len;
 };
 
 static pc_redis_client *
@@ -52,7 +53,7 @@ renew(pc_redis_pulse *p, pc_mono deadline, bool *there)
     pc_reply *reply = NULL;
     pc_slice words[] = {pc_slice_str("EVAL"),       pc_slice_str(pc_redis_question_text(PC_ASK_PULSE)),
                         pc_slice_str("1"),          pc_buf_slice(&p->workers),
-                        pc_slice_str(p->id),        pc_slice_str(p->lease)};
+                        pc_slice_str(p->id),        pc_slice_of(p->lease, p->lease_len)};
     pc_redis_cmd eval = {sizeof words / sizeof words[0], words};
     if (pc_redis_client_run(p->client, &eval, 1, 0, &reply, deadline, NULL, NULL) < 0) {
         return -1;
@@ -205,7 +206,7 @@ pc_redis_pulse_new(const pc_broker_config *config, pc_slice workers, const char 
     pc_buf_init(&p->workers);
     p->owner = getpid();
     p->pause_ns = (int64_t)(lease / 3 * (double)PC_NS_PER_SEC);
-    snprintf(p->lease, sizeof p->lease, "%.3f", lease);
+    p->lease_len = pc_real_format(lease, p->lease);
     p->id = pc_strdup(id, strlen(id));
     p->client = new_client(config, err);
     if (p->client == NULL || pc_buf_put_slice(&p->workers, workers, err) < 0) {

@@ -3,12 +3,14 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "wire/real.h"
 
 #define NS 1e9
 
@@ -113,6 +115,20 @@ put_result(text *at, int rc)
     at->failed = at->failed || rc < 0;
 }
 
+/* `before`, the number, end of the line. printf's decimal point would be that of LC_NUMERIC. */
+static void
+number(text *at, const char *before, double value)
+{
+    char digits[PC_REAL_MAX];
+
+    if (value == floor(value) && fabs(value) < 1e15) {
+        PUT(at, "%s%lld\n", before, (long long)value);
+    } else {
+        size_t len = pc_real_format(value, digits);
+        PUT(at, "%s%.*s\n", before, (int)len, digits);
+    }
+}
+
 static uint64_t
 get(const pc_count *count)
 {
@@ -140,7 +156,8 @@ static void
 single(text *at, const char *name, const char *type, const char *help, double value)
 {
     head(at, name, type, help);
-    PUT(at, "%s %.15g\n", name, value);
+    PUT(at, "%s", name);
+    number(at, " ", value);
 }
 
 static void
@@ -148,7 +165,8 @@ task_line(text *at, const char *name, const char *task, const char *more, double
 {
     PUT(at, "%s{task=\"", name);
     label(at, task);
-    PUT(at, "\"%s} %.15g\n", more, value);
+    PUT(at, "\"%s", more);
+    number(at, "} ", value);
 }
 
 static void
@@ -249,13 +267,14 @@ broker(text *at, pc_metrics *metrics)
            (double)get(&metrics->store_failures));
     head(at, "pyceleryc_messages_discarded_total", "counter", "Messages that were no runnable task.");
     for (int i = 0; i < 4; i++) {
-        PUT(at, "pyceleryc_messages_discarded_total{reason=\"%s\"} %.15g\n", reasons[i], (double)get(&metrics->bad[i]));
+        PUT(at, "pyceleryc_messages_discarded_total{reason=\"%s\"", reasons[i]);
+        number(at, "} ", (double)get(&metrics->bad[i]));
     }
     head(at, "pyceleryc_queue_messages", "gauge", "Messages ready in a queue, when the broker last told.");
     for (int i = 0; i < queues; i++) {
         PUT(at, "pyceleryc_queue_messages{queue=\"");
         label(at, metrics->queues[i].name);
-        PUT(at, "\"} %.15g\n", (double)get(&metrics->queues[i].messages));
+        number(at, "\"} ", (double)get(&metrics->queues[i].messages));
     }
 }
 
@@ -280,7 +299,7 @@ resident(pid_t pid)
     }
     line[got] = '\0';
     char *second = strchr(line, ' ');
-    return second == NULL ? 0 : strtod(second, NULL) * (double)sysconf(_SC_PAGESIZE);
+    return second == NULL ? 0 : (double)strtoull(second, NULL, 10) * (double)sysconf(_SC_PAGESIZE);
 }
 
 static int

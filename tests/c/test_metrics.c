@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "comma.h"
 #include "harness.h"
 #include "worker_world.h"
 
@@ -60,6 +61,13 @@ test_text(void)
     PC_ASSERT(strstr(text, "never.came") == NULL);
     free(text);
     pc_metrics_free(metrics);
+}
+
+void
+test_text_ignores_locale(void)
+{
+    comma_locale();
+    test_text();
 }
 
 static int

@@ -2,10 +2,10 @@
 #include "wire/real.h"
 
 #include <float.h>
-#include <locale.h>
 #include <math.h>
 #include <stdlib.h>
 
+#include "comma.h"
 #include "golden.h"
 #include "harness.h"
 
@@ -62,7 +62,7 @@ test_real_format(void)
 void
 test_real_ignore_locale(void)
 {
-    setlocale(LC_ALL, "de_DE.UTF-8");  // when it is installed
+    comma_locale();
     expect_reals();
 }
 
@@ -112,7 +112,7 @@ test_real_parse_ignores_locale(void)
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         want[i] = strtod(texts[i], NULL);
     }
-    setlocale(LC_ALL, "de_DE.UTF-8");  // when it is installed
+    comma_locale();
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         PC_ASSERT(pc_real_parse(pc_slice_str(texts[i])) == want[i], "%s", texts[i]);
     }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "comma.h"
 #include "harness.h"
 #include "io/redis_source.h"
 #include "redis_sink.h"
@@ -561,6 +562,15 @@ test_redis_source_that_is_busy_keeps_its_messages(void)
     redis_sink_end(sink);
     expect_nothing_left(&w);
     end_world(&w);
+}
+
+/* LC_NUMERIC is the application's: seconds reach the scripts with a point all the same. */
+void
+test_redis_source_ignores_locale(void)
+{
+    comma_locale();
+    test_redis_source_of_a_dead_worker_is_recovered();
+    test_redis_source_that_is_busy_keeps_its_messages();
 }
 
 /* The thread finds out while the loop stands still: the loop knows before it does anything else. */

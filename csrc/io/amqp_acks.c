@@ -19,6 +19,7 @@ void
 pc_amqp_acks_fini(pc_amqp_acks *acks)
 {
     pc_free(acks->marks);
+    pc_free(acks->prints);
     pc_free(acks->acked);
     pc_amqp_acks_init(acks);
 }
@@ -41,20 +42,26 @@ grow(pc_amqp_acks *acks, pc_err *err)
 {
     size_t cap = acks->cap == 0 ? MIN_MARKS : acks->cap * 2;
     uint8_t *marks = pc_alloc(cap);
-    if (marks == NULL) {
+    uint64_t *prints = pc_alloc(cap * sizeof *prints);
+    if (marks == NULL || prints == NULL) {
+        pc_free(marks);
+        pc_free(prints);
         return pc_fail_nomem(err);
     }
     for (uint64_t tag = acks->low; tag < acks->next; tag++) {
         marks[tag & (cap - 1)] = *mark_of(acks, tag);
+        prints[tag & (cap - 1)] = acks->prints[tag & (acks->cap - 1)];
     }
     pc_free(acks->marks);
+    pc_free(acks->prints);
     acks->marks = marks;
+    acks->prints = prints;
     acks->cap = cap;
     return 0;
 }
 
 int
-pc_amqp_acks_deliver(pc_amqp_acks *acks, uint64_t tag, bool no_ack, pc_err *err)
+pc_amqp_acks_deliver(pc_amqp_acks *acks, uint64_t tag, bool no_ack, uint64_t print, pc_err *err)
 {
     if (tag != acks->next) {
         return pc_fail(err, PC_EPROTO, "the server sent delivery tag %llu, %llu was due",
@@ -65,7 +72,15 @@ pc_amqp_acks_deliver(pc_amqp_acks *acks, uint64_t tag, bool no_ack, pc_err *err)
     }
     acks->next++;
     *mark_of(acks, tag) = no_ack ? DONE : OPEN;
+    acks->prints[tag & (acks->cap - 1)] = print;
     return 0;
+}
+
+uint64_t
+pc_amqp_acks_print(const pc_amqp_acks *acks, uint64_t tag)
+{
+    bool open = tag >= acks->low && tag < acks->next && *mark_of(acks, tag) == OPEN;
+    return open ? acks->prints[tag & (acks->cap - 1)] : 0;
 }
 
 static int

@@ -6,6 +6,7 @@
 #include "io/amqp_acks.h"
 #include "io/amqp_conn.h"
 #include "io/amqp_park.h"
+#include "io/amqp_settled.h"
 #include "io/broker.h"
 
 typedef struct pc_amqp_consumer {
@@ -24,6 +25,7 @@ typedef struct pc_amqp_source {
     pc_loop *loop;
     pc_amqp_conn conn;
     pc_amqp_acks acks;
+    pc_amqp_settled settled;
     pc_amqp_park park;
     pc_broker_config *next;  // for the next connect(), or NULL
     const pc_amqp_consumer *delivering;  // inside message()

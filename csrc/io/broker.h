@@ -118,7 +118,8 @@ typedef struct pc_source_ops {
     int (*drop_queue)(pc_source *source, const char *name, pc_err *err);
     /* Most unsettled deliveries wanted from now on, 0: no limit. May be called at any time, cheap. */
     int (*prefetch)(pc_source *source, unsigned count, pc_err *err);
-    /* Settles one delivery; leaves at the end of the turn, adjoining acks as one. A tag of a lost connection is ignored. */
+    /* Settles one delivery; leaves at the end of the turn, adjoining acks as one. With a tag of a lost connection PC_REQUEUE does
+     * nothing, others at most this: a driver that can sees to it that the message does not come to us again. */
     int (*settle)(pc_source *source, uint64_t tag, pc_settle how, pc_err *err);
     /* Only from inside message(), and may be NULL: the broker keeps the message and delivers it again when most of
      * the delay has passed; the driver settles it. -1: it can't (PC_ENOTFOUND), or not now. */

@@ -55,6 +55,8 @@ typedef struct pc_redis_source {
     unsigned wanted;  // by all claims under way
     pc_redis_claim claims[PC_REDIS_CLAIMS];
     uint64_t epoch;
+    uint64_t last_epoch;  // of the connection on which messages were held last
+    bool returned;        // what was held on the one before has gone back, or is about to
     uint64_t number;  // of the next message
     pc_mono complained;
     pc_defer flush;

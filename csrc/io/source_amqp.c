@@ -6,6 +6,7 @@
 #include "io/amqp_acks.h"
 #include "io/amqp_conn.h"
 #include "io/amqp_copy.h"
+#include "io/amqp_methods.h"
 #include "io/amqp_park.h"
 #include "io/amqp_source.h"
 #include "io/broker.h"
@@ -43,6 +44,7 @@ static void
 lose(source *src, const pc_err *why)
 {
     free_leaving(src);
+    pc_amqp_settled_lost(&src->settled, src->conn.stream.last_in, pc_mono_now());
     src->is_up = false;
     src->awaited = 0;
     src->looked = 0;
@@ -154,6 +156,23 @@ on_down(void *ctx, const pc_err *why)
 
 /* ---- deliveries ---- */
 
+static int settle(pc_source *base, uint64_t tag, pc_settle how, pc_err *err);
+
+static bool
+settled_before(source *src, const pc_message *message)
+{
+    pc_err err = {0};
+    if (!pc_amqp_settled_take(&src->settled, message, pc_mono_now())) {
+        return false;
+    }
+    pc_log_write(src->base.log, PC_INFO, "message %.*s comes again, whose acknowledgement was lost with the connection",
+                 pc_amqp_clip(message->correlation_id), message->correlation_id.ptr);
+    if (settle(&src->base, message->tag | src->epoch << EPOCH_SHIFT, PC_ACK, &err) < 0) {
+        give_up(src, &err);
+    }
+    return true;
+}
+
 static void
 on_message(void *ctx, const pc_message *message, pc_slice consumer_tag)
 {
@@ -161,12 +180,13 @@ on_message(void *ctx, const pc_message *message, pc_slice consumer_tag)
     pc_err err = {0};
     const consumer *c = pc_amqp_consumer_of_tag(src, consumer_tag);
     bool no_ack = c == NULL || c->queue->no_ack;
-    if (pc_amqp_acks_deliver(&src->acks, message->tag, no_ack, &err) < 0) {
+    uint64_t print = no_ack ? 0 : pc_amqp_settled_print(&src->settled, message);
+    if (pc_amqp_acks_deliver(&src->acks, message->tag, no_ack, print, &err) < 0) {
         give_up(src, &err);
         return;
     }
-    if (c == NULL) {
-        return;  // of no consumer of ours
+    if (c == NULL || (message->redelivered && !no_ack && settled_before(src, message))) {
+        return;  // of no consumer of ours, or for the second time
     }
     if ((src->paused || c->leaving) &&
         !no_ack) {  // was under way when the consumer went: back with it
@@ -220,6 +240,9 @@ on_flush(void *ctx)
         give_up(src, &err);
         return;
     }
+    if (src->settled.written < src->settled.end) {
+        pc_amqp_settled_flushed(&src->settled, pc_mono_now());
+    }
     pc_amqp_trial_next(src, on_set_up);
     pc_stream_flush(&src->conn.stream);
 }
@@ -228,11 +251,21 @@ static int
 settle(pc_source *base, uint64_t tag, pc_settle how, pc_err *err)
 {
     source *src = of(base);
-    if (tag >> EPOCH_SHIFT != src->epoch || !pc_amqp_conn_is_ready(&src->conn)) {
+    if (tag >> EPOCH_SHIFT != src->epoch) {
+        return 0;
+    }
+    uint64_t print = how == PC_REQUEUE ? 0 : pc_amqp_acks_print(&src->acks, tag & TAG_MASK);
+    if (!pc_amqp_conn_is_ready(&src->conn)) {
+        if (print != 0) {
+            pc_amqp_settled_too_late(&src->settled, print, pc_mono_now());
+        }
         return 0;
     }
     if (pc_amqp_acks_settle(&src->acks, tag & TAG_MASK, how, &src->conn.stream.out, err) < 0) {
         return -1;
+    }
+    if (print != 0) {
+        pc_amqp_settled_note_one(&src->settled, print);
     }
     pc_loop_defer(src->loop, &src->flush);
     return 0;
@@ -287,6 +320,7 @@ create(const pc_broker_config *config, pc_loop *loop, const pc_source_hooks *hoo
     src->loop = loop;
     pc_link_init(&src->consumers);
     pc_amqp_acks_init(&src->acks);
+    pc_amqp_settled_init(&src->settled);
     pc_defer_init(&src->flush, on_flush, src);
     pc_amqp_hooks mine = {
         .ready = on_ready,

@@ -49,6 +49,8 @@ disconnect(source *src)
     src->is_up = src->looking = src->tracking = false;
     src->held = src->nclaims = src->wanted = 0;
     src->depth_of = 0;  // its answer went with the connection
+    src->last_epoch = src->returned ? src->epoch : src->last_epoch;
+    src->returned = false;
     src->epoch = src->epoch % 0xFFFF + 1;
 }
 
@@ -150,6 +152,7 @@ begin(source *src, pc_err *err)
     if (pc_redis_settler_write(&src->settler, err) < 0) {
         return -1;
     }
+    src->returned = true;
     return pc_redis_keeper_start(&src->keeper, src->conn, &src->scripts, err);
 }
 
@@ -347,14 +350,27 @@ prefetch(pc_source *base, unsigned count, pc_err *err)
     return 0;
 }
 
+/* What was done until the connection is there again is settled then, before the rest goes back. */
+static int
+settle_late(source *src, uint64_t tag, pc_settle how, pc_err *err)
+{
+    bool held = tag >> PC_REDIS_EPOCH_SHIFT == src->last_epoch && !src->returned;
+    return held && how != PC_REQUEUE
+               ? pc_redis_settler_put(&src->settler, tag & NUMBER_MASK, PC_REDIS_ACK, err)
+               : 0;
+}
+
 /* What goes back while nothing is taken any more goes to the front, as from a closing channel. */
 static int
 settle(pc_source *base, uint64_t tag, pc_settle how, pc_err *err)
 {
     source *src = of(base);
     uint64_t number = tag & NUMBER_MASK;
-    if (tag >> PC_REDIS_EPOCH_SHIFT != src->epoch || number == 0 || !src->is_up) {
+    if (number == 0) {
         return 0;
+    }
+    if (tag >> PC_REDIS_EPOCH_SHIFT != src->epoch || !src->is_up) {
+        return settle_late(src, tag, how, err);
     }
     pc_redis_fate fate = how != PC_REQUEUE ? PC_REDIS_ACK
                          : src->paused     ? PC_REDIS_FRONT

@@ -82,7 +82,8 @@ settle_tag(pc_worker *worker, pc_job *job, pc_settle how)
 {
     pc_err err = {0};
 
-    if (job->settled || job->stale) {
+    // of a stale one the broker knows nothing, but the source may know it again
+    if (job->settled || (job->stale && how == PC_REQUEUE)) {
         return;
     }
     job->settled = true;
@@ -261,9 +262,7 @@ pc_finish_back(void *ctx, pc_job *job)
     pc_worker *worker = ctx;
 
     pc_worker_unlist(worker, job);
-    if (job->stale) {
-        pc_finish_settle(worker, job, PC_ACK);
-    } else if (worker->phase != PC_PHASE_RUNNING && !job->local) {
+    if (job->stale || (worker->phase != PC_PHASE_RUNNING && !job->local)) {
         pc_finish_settle(worker, job, PC_REQUEUE);
     } else {
         pc_worker_list(worker, job, PC_JOB_READY, true);

@@ -88,11 +88,7 @@ hold(pc_worker *worker, pc_job *job)
 void
 pc_intake_place(pc_worker *worker, pc_job *job)
 {
-    if (job->stale) {
-        pc_finish_settle(worker, job, PC_ACK);
-        return;
-    }
-    if (worker->phase != PC_PHASE_RUNNING) {  // it came while the worker stops
+    if (job->stale || worker->phase != PC_PHASE_RUNNING) {  // it came while the worker stops
         pc_finish_settle(worker, job, PC_REQUEUE);
         return;
     }

@@ -323,9 +323,9 @@ test_amqp_acks_join_the_prefix(void)
     pc_buf_init(&out);
     pc_amqp_acks_init(&acks);
     for (uint64_t tag = 1; tag <= 9; tag++) {
-        PC_ASSERT_INT(pc_amqp_acks_deliver(&acks, tag, tag == 4, NULL), 0);
+        PC_ASSERT_INT(pc_amqp_acks_deliver(&acks, tag, tag == 4, 0, NULL), 0);
     }
-    PC_ASSERT_INT(pc_amqp_acks_deliver(&acks, 11, false, NULL), -1);
+    PC_ASSERT_INT(pc_amqp_acks_deliver(&acks, 11, false, 0, NULL), -1);
     pc_amqp_acks_settle(&acks, 3, PC_ACK, &out, NULL);
     expect_acks(&acks, &out, "a3 ");
     pc_amqp_acks_settle(&acks, 3, PC_ACK, &out, NULL);

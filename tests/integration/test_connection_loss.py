@@ -1,8 +1,9 @@
-"""worker_cancel_long_running_tasks_on_connection_loss: tasks whose messages the broker gives out again are ended."""
+"""Tasks and the end of the connection that their messages came by; worker_cancel_long_running_tasks_on_connection_loss."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,6 +37,31 @@ def test_long_task_of_the_solo_pool_keeps_the_connection(amqp_url: str, unique: 
         assert "Connection to broker lost" not in worker.text()
     assert ran(marks) == {1: 1, 2: 1}
     side.client("tasks.app.amqp.producer.remove(tasks.app.conf.task_default_queue, 5.0); result = 0", env)
+
+
+@pytest.mark.limit(60)
+@pytest.mark.parametrize("task", ["early", "late"])
+def test_what_was_acknowledged_in_vain_does_not_run_again(
+    relay: Relay, unique: Callable[[str], str], tmp_path: Path, task: str,
+) -> None:
+    """The acknowledgements are swallowed on their way, the broker gives the tasks out again; the worker knows them."""
+    side, marks = ours(), tmp_path / "marks"
+    marks.touch()
+    env = side.env(relay.url, None, unique("queue"), FLEET_MARKS=str(marks))
+    past = {**env, "FLEET_BROKER": relay.direct}
+    with side.worker(env, "-c", "1", "--without-mingle", "--without-gossip") as worker:
+        side.client(f"result = [tasks.{task}.delay(number, 0.4).id for number in range(4)] and 0", past)
+        wait_all(marks, 1, 30)
+        relay.hold()
+        wait_all(marks, 4, 30)
+        time.sleep(0.2)  # the last one is acknowledged
+        relay.cut()
+        worker.wait_for("Connection to broker lost")
+        relay.open()
+        side.client(f"result = tasks.{task}.delay(9).id and 0", past)
+        wait_all(marks, 5, 30)
+    assert set(ran(marks).values()) == {1}, ran(marks)
+    side.client("tasks.app.amqp.producer.remove(tasks.app.conf.task_default_queue, 5.0); result = 0", past)
 
 
 @pytest.mark.parametrize("settings, task, cancelled", [(CANCEL, "late_hold", True), (CANCEL, "hold", False), ({}, "late_hold", False)])

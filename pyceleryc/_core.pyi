@@ -250,7 +250,7 @@ class Worker:
 
     config keys: broker (Producer config), store (Results config, or None: nothing is stored by the machine), pool ("prefork", "threads",
     "solo"), concurrency, prefetch (messages, 0 unlimited), log_level (int), accept (list of content types, None: any),
-    max_tasks_per_child, max_memory_per_child (KiB), start_timeout, retry (bool), retry_on_startup (bool), max_retries (int|None), eta_task_limit (int|None), park_after (seconds|None),
+    max_tasks_per_child, max_memory_per_child (KiB), start_timeout, retry (bool), retry_on_startup (bool), end_if_refused (bool), max_retries (int|None), eta_task_limit (int|None), park_after (seconds|None),
     fair (bool), disable_rate_limits, result_content_type, result_content_encoding, want_received (bool: call hooks.received), want_accepted (bool)
     hooks: see pyceleryc/worker/machine.py, class MachineHooks.
     """

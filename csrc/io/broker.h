@@ -144,6 +144,7 @@ struct pc_source {
     bool global_qos;   // prefetch can be changed while consuming
     unsigned busy;     // counts as unsettled: tasks that run, their messages settled; redis, sqlite
     int version_major; // broker's, 0 when unknown
+    bool refused;      // the connection was lost because the broker refuses a queue of ours; amqp
 };
 
 /* --- producer: a publishing program's side; every function may be called from any thread and blocks at most until its deadline --- */

@@ -136,9 +136,11 @@ on_ready(void *ctx)
 static void
 on_refused(void *ctx, uint32_t culprit, const pc_err *why)
 {
+    source *src = ctx;
     pc_err told = *why;
-    pc_amqp_trial_blame(ctx, culprit, &told);
-    give_up(ctx, &told);
+    pc_amqp_trial_blame(src, culprit, &told);
+    src->base.refused = true;
+    give_up(src, &told);
 }
 
 /* A queue that is of a quorum kind by policy or default: next time without global prefetch. */

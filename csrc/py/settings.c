@@ -101,6 +101,7 @@ py_settings_read(PyObject *mapping, py_config *config, py_settings *out)
     out->worker.prefetch = (unsigned)py_get_long(mapping, "prefetch", 0);
     out->worker.retry = py_get_bool(mapping, "retry", true);
     out->worker.retry_on_startup = py_get_bool(mapping, "retry_on_startup", true);
+    out->worker.end_if_refused = py_get_bool(mapping, "end_if_refused", false);
     out->worker.max_retries = (int)py_get_long(mapping, "max_retries", -1);
     out->worker.eta_limit = (unsigned)py_get_long(mapping, "eta_task_limit", 0);
     out->worker.park_after = py_get_double(mapping, "park_after", 0);

@@ -28,7 +28,8 @@ may_retry(const pc_worker *worker, const pc_err *why)
 {
     bool enabled = worker->was_connected ? worker->config.retry : worker->config.retry_on_startup;
 
-    if (!worker->was_connected && why->code == PC_EAUTH) {
+    if (!worker->was_connected
+        && (why->code == PC_EAUTH || (worker->source->refused && worker->config.end_if_refused))) {
         return false;
     }
     return enabled && (worker->config.max_retries < 0

@@ -17,6 +17,7 @@ typedef struct pc_worker_config {
     unsigned prefetch;             // 0: unlimited
     bool retry;                    // reconnect after a lost connection
     bool retry_on_startup;
+    bool end_if_refused;           // at the first connection, if the broker refuses a queue
     int max_retries;               // -1: for ever
     unsigned eta_limit;            // most held ETA jobs, 0: unlimited
     double park_after;             // seconds; what is due later waits in a broker that can, 0: is held here

@@ -152,6 +152,7 @@ class Machine(Steering):
             "start_timeout": 0.0,
             "retry": bool(retry),
             "retry_on_startup": bool(retry if at_start is None else at_start),
+            "end_if_refused": not conf.broker_channel_error_retry,
             "max_retries": (conf.broker_connection_max_retries or 0) * RETRY_SCALE or -1,
             "eta_task_limit": conf.worker_eta_task_limit,
             "park_after": conf.worker_park_eta_after,

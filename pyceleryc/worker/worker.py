@@ -30,7 +30,7 @@ logger = logging.getLogger("celery.worker")
 
 EX_OK, EX_FAILURE = 0, 1
 #: Settings of Celery that change nothing here (docs/DIFFERENCES.md): who sets them shall know.
-WITHOUT_EFFECT = ("worker_timer", "broker_channel_error_retry")
+WITHOUT_EFFECT = ("worker_timer",)
 #: Seconds from a revoke to the file of revoked ids.
 SAVE_DELAY = 0.5
 

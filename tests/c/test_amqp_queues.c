@@ -74,6 +74,7 @@ test_amqp_a_declaration_that_differs_brings_the_source_down(void)
     amqp_turn_until(s.sink->loop, &s.sink->downs, 1);
     PC_ASSERT_INT(s.sink->ups, 0);
     PC_ASSERT(strstr(s.sink->why.msg, "406") != NULL, "%s", s.sink->why.msg);
+    PC_ASSERT(s.sink->source->refused);
     amqp_stage_fini(&s, 0);
 }
 

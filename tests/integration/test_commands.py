@@ -91,9 +91,8 @@ def test_what_is_wrong_with_the_project_is_said(start: Start, project: Path, opt
 # ---- settings and variables ---------------------------------------------------------------------------------------------
 
 def test_a_setting_without_effect_is_named(start: Start) -> None:
-    command = start("-A", "proj", "worker", "-c", "1", "broker.channel_error_retry=0")
-    command.wait_for("The setting broker_channel_error_retry has no effect in this worker.")
-    assert "worker_timer" not in command.text()
+    command = start("-A", "proj", "worker", "-c", "1", "worker.timer=proj:Mine")
+    command.wait_for("The setting worker_timer has no effect in this worker.")
 
 
 def test_files_of_the_settings(start: Start, project: Path) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from commands import wait_until
-from fleet import ours
+from fleet import Worker, ours
 from marks import ran, wait_all
 from relay import Relay
 
+REMOVE = "tasks.app.amqp.producer.remove(tasks.app.conf.task_default_queue, 5.0); result = 0"
 CANCEL = {"worker_cancel_long_running_tasks_on_connection_loss": True}
 
 
@@ -87,3 +88,45 @@ def test_what_runs_when_the_connection_is_lost(
         assert side.client(f"result = tasks.app.AsyncResult({task_id!r}).get(timeout=20)", past) == "held"
         assert ("was cancelled" in worker.text()) == cancelled
     side.client("tasks.app.amqp.producer.remove(tasks.app.conf.task_default_queue, 5.0); result = 0", past)
+
+
+@pytest.mark.parametrize("settings", [{}, {"broker_channel_error_retry": True}])
+def test_queue_that_the_broker_refuses_at_the_start(
+    amqp_url: str, redis_url: str, unique: Callable[[str], str], settings: dict[str, bool],
+) -> None:
+    """It is there with other arguments: the worker ends, as Celery's does, or waits until somebody has removed it."""
+    queue = unique("refused")
+    env = ours().env(amqp_url, redis_url, queue, FLEET_SETTINGS=json.dumps(settings))
+    ours().client(f"tasks.app.amqp.producer.declare({{'name': {queue!r}, 'durable': False}}, 5.0); result = 0", env)
+    worker = Worker(ours(), env, ("-c", "1"))
+    try:
+        if settings:
+            worker.wait_for("Trying again")
+        else:
+            assert worker.process.wait(30) == 1
+        assert "406 PRECONDITION_FAILED" in worker.text() and "Traceback" not in worker.text()
+        ours().client(REMOVE, env)
+        if settings:
+            worker.wait_ready()
+            assert ours().client("result = tasks.add.delay(1, 2).get(timeout=20)", env) == 3
+    finally:
+        worker.end()
+    ours().client(REMOVE, env)
+
+
+@pytest.mark.limit(90)
+def test_queue_that_is_refused_later_on(relay: Relay, redis_url: str, unique: Callable[[str], str]) -> None:
+    """A worker that has worked waits."""
+    queue = unique("refused")
+    env = ours().env(relay.url, redis_url, queue)
+    past = {**env, "FLEET_BROKER": relay.direct}
+    with ours().worker(env, "-c", "1") as worker:
+        relay.cut()
+        worker.wait_for("Connection to broker lost")
+        ours().client(f"{REMOVE}; tasks.app.amqp.producer.declare({{'name': {queue!r}, 'durable': False}}, 5.0); result = 0", past)
+        relay.open()
+        worker.wait_for("406 PRECONDITION_FAILED")
+        ours().client(REMOVE, past)
+        wait_until(lambda: worker.text().count("Connected to") == 2)
+        assert ours().client("result = tasks.add.delay(1, 2).get(timeout=20)", past) == 3
+    ours().client(REMOVE, past)

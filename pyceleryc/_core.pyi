@@ -51,6 +51,10 @@ SCHEMES: frozenset[str]  # broker URL schemes with a C driver: amqp, amqps, sqli
 class Hub:
     """The in-memory broker and result store; all users of one `memory://` share one."""
     def __new__(cls) -> Self: ...
+    def abandon(self) -> None: ...
+    """In a forked child, where nobody uses the parent's any more: as new."""
+    def seal(self) -> None: ...
+    """From now on publishing and declaring fail: in a child of the prefork pool nobody would take it out."""
 
 @final
 class Feed:

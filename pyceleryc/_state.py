@@ -90,6 +90,20 @@ def get_memory_hub() -> Any:
         return _memory_hub
 
 
+def seal_memory_hub() -> None:
+    """In a child of the prefork pool: what is sent to ``memory://`` is an error, since it would reach nobody."""
+    if _memory_hub is not None:
+        _memory_hub.seal()
+
+
+def _after_fork() -> None:
+    if _memory_hub is not None:
+        _memory_hub.abandon()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 # -- finalizing -----------------------------------------------------------------------
 
 def connect_on_app_finalize(callback: Callable[[Any], Any]) -> Callable[[Any], Any]:

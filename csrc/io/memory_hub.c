@@ -27,6 +27,33 @@ pc_hub_new(pc_err *err)
     return hub;
 }
 
+void
+pc_hub_abandon(pc_hub *hub)
+{
+    (void)pthread_mutex_init(&hub->lock, NULL);  // a thread that is not here may have it locked
+    hub->sealed = false;
+    pc_map_init(&hub->queues);
+    pc_routes_init(&hub->routes);
+    pc_docs_init(&hub->docs);
+}
+
+void
+pc_hub_seal(pc_hub *hub)
+{
+    pthread_mutex_lock(&hub->lock);
+    hub->sealed = true;
+    pthread_mutex_unlock(&hub->lock);
+}
+
+static int
+check_open(const pc_hub *hub, pc_err *err)
+{
+    return !hub->sealed
+               ? 0
+               : pc_fail(err, PC_EUNSUP, "memory:// ends with its process, and a child of the prefork pool is another one: "
+                                         "use the pool threads or solo, or another broker");
+}
+
 static void
 unref(pc_hub_queue *queue)
 {
@@ -135,6 +162,9 @@ declare(pc_hub *hub, const pc_queue *spec, pc_err *err)
 {
     const char *exchange = spec->exchange;
     bool bound = exchange != NULL && exchange[0] != '\0' && !spec->no_declare && !spec->passive;
+    if (check_open(hub, err) != 0) {
+        return -1;
+    }
     if (bound && pc_routes_declare(&hub->routes, exchange, spec->exchange_type, err) != 0) {
         return -1;
     }
@@ -289,6 +319,9 @@ distribute(pc_hub *hub, pc_link *copies, bool mandatory, pc_err *err)
 static int
 publish_locked(pc_hub *hub, const pc_message *message, bool mandatory, pc_err *err)
 {
+    if (check_open(hub, err) != 0) {
+        return -1;
+    }
     pc_hub_message *copy = new_message(message);
     if (copy == NULL) {
         return pc_fail_nomem(err);

@@ -48,10 +48,17 @@ typedef struct pc_hub_sub {
 
 struct pc_hub {
     pthread_mutex_t lock;
+    bool sealed;
     pc_map queues;  // name -> pc_hub_queue
     pc_routes routes;
     pc_docs docs;
 };
+
+/* In a forked child, after all that use it were abandoned: as new. What is in it is the parent's, who may have been changing it
+ * when it forked, and is left as it is. */
+void pc_hub_abandon(pc_hub *hub);
+/* From now on nothing can be published or declared: nobody in this process would take it out. */
+void pc_hub_seal(pc_hub *hub);
 
 /* All of these lock the hub themselves. */
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "py/hub.h"
 
+#include "io/memory_hub.h"
 #include "py/args.h"
 #include "py/error.h"
 
@@ -41,8 +42,31 @@ hub_dealloc(PyObject *obj)
     Py_DECREF(type);
 }
 
+static PyObject *
+hub_abandon(PyObject *obj, PyObject *ignored)
+{
+    (void)ignored;
+    pc_hub_abandon(((py_hub *)(void *)obj)->hub);
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *
+hub_seal(PyObject *obj, PyObject *ignored)
+{
+    (void)ignored;
+    pc_hub_seal(((py_hub *)(void *)obj)->hub);
+    return Py_NewRef(Py_None);
+}
+
+static PyMethodDef methods[] = {
+    {"abandon", hub_abandon, METH_NOARGS, "In a forked child: empty, and of use."},
+    {"seal", hub_seal, METH_NOARGS, "Lets nothing be published or declared any more."},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot slots[] = {
     {Py_tp_new, hub_new},
+    {Py_tp_methods, methods},
     {Py_tp_dealloc, hub_dealloc},
     {Py_tp_doc, "The in-memory broker and result store of those who share it."},
     {0, NULL},

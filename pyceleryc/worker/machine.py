@@ -548,6 +548,7 @@ class MachineHooks:
         gc.freeze()
         self.app.set_current()
         _state._set_task_join_will_block(True)
+        _state.seal_memory_hub()
         self.app.loader.init_worker_process()
         signals.worker_process_init.send(sender=None)
         self.machine.link.abandon()

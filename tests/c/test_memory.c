@@ -5,7 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "io/memory_route.h"
+#include "io/memory_hub.h"
 #include "memory_world.h"
 
 static const char *const one_queue[] = {"q", NULL};
@@ -364,5 +364,38 @@ test_memory_get_size_purge(void)
     PC_ASSERT_INT(ops->purge(w.producer, "none", &count, soon, NULL), -1);
     PC_ASSERT_INT(ops->close(w.producer, soon, NULL), 0);
     pc_buf_fini(&memory);
+    world_teardown(&w);
+}
+
+/* Forked while another thread was at work in it. What is published in a child of the pool would reach nobody. */
+void
+test_memory_is_new_in_a_forked_child(void)
+{
+    world w;
+    world_setup(&w);
+    world_declare(&w, "q", NULL, NULL, NULL);
+    world_send_each(&w, "q", "ab");
+    pthread_mutex_lock(&w.hub->lock);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(10);
+        pc_hub_abandon(w.hub);
+        PC_ASSERT_INT(world_publish(&w, "", "q", "x", 0, true), -1);
+        world_declare(&w, "q", "x", "fanout", "");
+        PC_ASSERT_INT(world_ready(&w, "q"), 0);
+        PC_ASSERT_INT(world_publish(&w, "x", "", "x", 0, true), 0);
+        PC_ASSERT_INT(world_ready(&w, "q"), 1);
+        pc_hub_seal(w.hub);
+        PC_ASSERT_INT(world_publish(&w, "x", "", "x", 0, true), -1);
+        pc_queue other = {.name = "p"};
+        pc_err err = {0};
+        PC_ASSERT_INT(pc_hub_declare(w.hub, &other, &err), -1);
+        PC_ASSERT_INT(err.code, PC_EUNSUP);
+        _exit(0);
+    }
+    int status = 0;
+    PC_ASSERT(waitpid(child, &status, 0) == child && status == 0, "%d", status);
+    pthread_mutex_unlock(&w.hub->lock);
+    PC_ASSERT_INT(world_ready(&w, "q"), 2);
     world_teardown(&w);
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -129,6 +130,52 @@ def test_waiting_in_a_task_is_an_error(pool: str) -> None:
         with pytest.raises(RuntimeError, match="Never call result.get"):
             waits.delay().get(timeout=20)
         assert app.tasks["embedded.add"].delay(1, 2).get(timeout=20) == 3
+    app.close()
+
+
+def test_a_child_of_the_pool_cannot_send_to_memory() -> None:
+    """What it sends would go to its own memory, and nobody would ever hear of it."""
+    app = make_app("memory://", "cache+memory://", "sends")
+
+    @app.task(name="embedded.sends")
+    def sends() -> None:
+        app.tasks["embedded.add"].delay(1, 2)
+
+    with embedded(app, pool="prefork", concurrency=1):
+        with pytest.raises(Exception, match="memory.*prefork.*threads"):
+            sends.delay().get(timeout=20)
+    app.close()
+
+
+def test_a_fork_while_others_publish_to_memory() -> None:
+    """The child begins with an empty broker that works, whatever the parent's threads were about."""
+    app = make_app("memory://", "cache+memory://", "forks")
+    ends = threading.Event()
+
+    def publish() -> None:
+        while not ends.is_set():
+            app.send_task("embedded.add", (1, "x" * 100_000), ignore_result=True)
+            app.amqp.producer.purge("forks", 5.0)
+
+    threads = [threading.Thread(target=publish) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(100):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(10)
+                left = -1
+                try:
+                    app.send_task("embedded.add", (1, 2), ignore_result=True)
+                    left = app.amqp.producer.size("forks", 5.0)[0]
+                finally:
+                    os._exit(left != 1)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        ends.set()
+        for thread in threads:
+            thread.join(30)
     app.close()
 
 

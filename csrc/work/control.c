@@ -142,6 +142,7 @@ pc_worker_resize(pc_worker *worker, int size, pc_err *err)
     if (worker->pool->ops->resize(worker->pool, size, err) < 0) {
         return -1;
     }
+    pc_loop_defer(worker->loop, &worker->dispatch);  // there may be room for what waits
     if (worker->metrics != NULL) {
         pc_gauge_set(worker->metrics, PC_GAUGE_POOL_SIZE, size);
     }

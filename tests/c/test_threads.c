@@ -102,6 +102,24 @@ test_threads_resize(void)
 }
 
 void
+test_threads_grow_while_all_are_busy(void)
+{
+    rig r;
+
+    rig_init(&r, "threads", 1);
+    rig_task(&r, "task", true);
+    rig_start(&r);
+    rig_send(&r, 1, "task", "gate");
+    rig_send(&r, 2, "task", "ok");
+    RIG_UNTIL(&r, rig_seen(&r, "accepted:t1") && rig_seen(&r, "received:t2"));
+    PC_ASSERT_INT(pc_worker_resize(r.worker, 2, NULL), 0);
+    RIG_UNTIL(&r, rig_seen(&r, "ack:t2"));
+    atomic_store(&r.shared->open, 1);
+    RIG_UNTIL(&r, r.settled == 2);
+    finish(&r);
+}
+
+void
 test_soft_limit_of_a_thread(void)
 {
     rig r;

@@ -34,6 +34,8 @@ bool pc_child_soft_due(const pc_child *child);
 /* The task that runs right now wants this packed message to run after it. True: it will, here, and need not be sent. */
 bool pc_child_offer(pc_child *child, pc_slice frame);
 
+struct pc_line;
+
 /* Filled by the glue. Called without the GIL held; they take it if they need it. */
 typedef struct pc_runner {
     /* Runs the packed message; `memory` (reset by the caller) keeps document and notes. Never fails: whatever goes wrong is an outcome. */
@@ -56,6 +58,10 @@ typedef struct pc_runner {
     int (*interrupt)(void *ctx, unsigned long thread_id);
     /* The interpreter's name for the calling thread, for interrupt(). */
     unsigned long (*thread_id)(void *ctx);
+    /* Pool asyncio: turns an event loop in the calling thread and serves the line (line.h) until it says QUIT. */
+    void (*turn)(void *ctx, struct pc_line *line);
+    /* If `run` is just what keeps its event loop from turning it is interrupted here and now, by its soft limit or for good. True: it was. */
+    bool (*strike)(void *ctx, void *run, bool soft);
     void *ctx;
 } pc_runner;
 
@@ -128,6 +134,7 @@ struct pc_pool {
 const pc_pool_ops *pc_pool_find(const char *name);
 extern const pc_pool_ops pc_pool_solo;
 extern const pc_pool_ops pc_pool_threads;
+extern const pc_pool_ops pc_pool_asyncio;
 extern const pc_pool_ops pc_pool_prefork;
 
 #endif

@@ -91,6 +91,16 @@ end_with(pc_outcome *outcome, size_t i)
     }
 }
 
+void
+rig_end_with(pc_outcome *outcome, const char *word)
+{
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+        if (strcmp(word, endings[i].word) == 0) {
+            end_with(outcome, i);
+        }
+    }
+}
+
 /* The number after this task's, as its next one. */
 static void
 offer(const char *script)
@@ -131,11 +141,7 @@ go_on(long links)
 static void
 obey(const char *word, long value, pc_outcome *outcome, pc_buf *memory)
 {
-    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
-        if (strcmp(word, endings[i].word) == 0) {
-            end_with(outcome, i);
-        }
-    }
+    rig_end_with(outcome, word);
     if (strcmp(word, "sleep") == 0 && nap(value)) {
         end_with(outcome, 1);
     } else if (strcmp(word, "gate") == 0) {
@@ -303,5 +309,5 @@ rig_runner(rig *r)
 {
     the_rig = r;
     r->runner = (pc_runner){run, fork_child, child_start, child_stop, child_exit, child_signals, NULL,
-                            start_thread, interrupt_thread, thread_id, r};
+                            start_thread, interrupt_thread, thread_id, rig_turn_line, rig_strike, r};
 }

@@ -30,6 +30,7 @@ typedef struct ledger {
     atomic_int refused;
     atomic_int child_starts;
     atomic_int child_stops;
+    atomic_int loop_fails;          // the event loop ends, and was not told to
 } ledger;
 
 /* The message that chain:n offers; NULL: as those of rig_send(). */
@@ -93,9 +94,14 @@ typedef struct rig {
 
 /* worker_script.c: fills r->runner. */
 void rig_runner(rig *r);
+/* One of the endings. */
+void rig_end_with(pc_outcome *outcome, const char *word);
+/* worker_line.c: the runner's part in the pool asyncio. */
+void rig_turn_line(void *ctx, struct pc_line *line);
+bool rig_strike(void *ctx, void *run, bool soft);
 /* Of "t<number>" in the headers, 0 when there is none. */
 int rig_number(const pc_message *message);
-/* Pool "prefork", "threads" or "solo"; change `config` between init and start. */
+/* Pool "prefork", "threads", "asyncio" or "solo"; change `config` between init and start. */
 void rig_init(rig *r, const char *pool, int size);
 void rig_make(rig *r);   // the worker, not started
 void rig_start(rig *r);  // makes, starts, waits until it consumes

@@ -264,7 +264,7 @@ enter(py_run *at)
 }
 
 static PyObject *
-call_body(py_run *at)
+call(py_run *at)
 {
     PyObject *callee = at->task->flags & PY_TASK_CUSTOM_CALL ? at->task->task : at->task->run;
     PyObject *args = PySequence_Tuple(at->args);
@@ -280,11 +280,6 @@ call_body(py_run *at)
     PyObject *value = PyObject_Call(callee, args, kwargs);
     Py_DECREF(args);
     Py_XDECREF(kwargs);
-    if (value != NULL && (at->task->flags & PY_TASK_COROUTINE)) {
-        PyObject *coroutine = value;
-        value = PyObject_CallMethod(at->self->hooks, "run_coroutine", "O", coroutine);
-        Py_DECREF(coroutine);
-    }
     return value;
 }
 
@@ -326,13 +321,19 @@ py_tracer_flush(PyObject *tracer)
     Py_XDECREF(done);
 }
 
+bool
+py_run_has_sent(const py_run *at)
+{
+    return at->self->state->published != at->sent_before;
+}
+
 /* A message that is acknowledged after the run must not be before all that the run has published is safe. Early ones
  * promise nothing, and the next link of a chain need not wait for the confirm of the last. */
 static void
-flush_sent(py_run *at, uint64_t sent_before)
+flush_sent(py_run *at)
 {
     py_tracer *self = at->self;
-    if (self->state->published == sent_before) {
+    if (!py_run_has_sent(at)) {
         return;
     }
     bool later = self->confirms_later && !(at->task->flags & PY_TASK_LATE);
@@ -373,18 +374,59 @@ run_around(py_run *at)
     }
 }
 
-static void
-run_body(py_run *at)
+/* Task and request go where user code finds them. -1 with an exception. */
+static int
+push_stacks(py_run *at)
 {
-    uint64_t sent_before = at->self->state->published;
-    pc_mono start = pc_mono_now();
-
-    if (enter(at) == 0) {
-        start = pc_mono_now();
-        at->value = call_body(at);
+    if (push(at->self->push, at->task->task) < 0) {
+        return -1;
     }
-    at->outcome->run_ns = pc_mono_now().ns - start.ns;
+    at->pushed = 1;
+    if (push(at->task->push, at->request) < 0) {
+        return -1;
+    }
+    at->pushed = 2;
+    return 0;
+}
+
+static void
+pop_stacks(py_run *at)
+{
+    if (at->pushed > 1) {
+        pop(at->task->pop);
+    }
+    if (at->pushed > 0) {
+        pop(at->self->pop);
+    }
+    at->pushed = 0;
+}
+
+PyObject *
+py_run_begin(py_run *at)
+{
+    at->sent_before = at->self->state->published;
+    at->start = pc_mono_now();
+    if (push_stacks(at) < 0 || enter(at) < 0) {
+        return NULL;
+    }
+    at->start = pc_mono_now();
+    return call(at);
+}
+
+static void
+end_sent(py_run *at)
+{
+    if (!at->apart) {
+        flush_sent(at);
+    }
+}
+
+void
+py_run_end(py_run *at)
+{
     bool returned = at->value != NULL;
+
+    at->outcome->run_ns = pc_mono_now().ns - at->start.ns;
     int rc = returned ? py_run_succeed(at) : fail(at);
     py_run_close(at);
     if (rc == 0 && returned && at->outcome->state == PC_SUCCESS && (at->task->flags & PY_TASK_LOG)) {
@@ -397,14 +439,14 @@ run_body(py_run *at)
         note(at);
     }
     leave(at);
-    flush_sent(at, sent_before);
+    end_sent(at);
+    pop_stacks(at);
 }
 
 /* Asks whether the task has succeeded when its message came before; then only what that run did not get to is done. */
 static void
 look_back(py_run *at)
 {
-    uint64_t sent_before = at->self->state->published;
     PyObject *context = py_run_context(at);
     PyObject *result = context == NULL ? NULL : PyObject_CallMethod(at->self->hooks, "done_before", "OO", at->task->task, context);
 
@@ -420,38 +462,45 @@ look_back(py_run *at)
     if (at->outcome->want_notes) {
         note(at);
     }
-    flush_sent(at, sent_before);
+    end_sent(at);
 }
 
-/* Calls `body` with task and request where user code finds them. */
-static void
-on_stacks(py_run *at, void (*body)(py_run *))
+bool
+py_run_looks_back(const py_run *at)
 {
-    if (push(at->self->push, at->task->task) < 0) {
-        internal_error(at);
-        return;
+    return at->task->flags & PY_TASK_ONCE && at->message != NULL && at->message->redelivered;
+}
+
+bool
+py_run_is_over(py_run *at)
+{
+    if (!py_run_looks_back(at)) {
+        return false;
     }
-    if (push(at->task->push, at->request) < 0) {
+    at->sent_before = at->self->state->published;
+    if (push_stacks(at) < 0) {
+        at->over = true;
         internal_error(at);
     } else {
-        body(at);
-        pop(at->task->pop);
+        look_back(at);
     }
-    pop(at->self->pop);
+    pop_stacks(at);
+    return at->over;
 }
 
 void
 py_run_task(py_run *at)
 {
-    if (at->task->flags & PY_TASK_ONCE && at->message != NULL && at->message->redelivered) {
-        on_stacks(at, look_back);
-    }
-    if (at->over) {
+    if (py_run_is_over(at)) {
         return;
     }
     if (at->task->flags & PY_TASK_AROUND) {
         run_around(at);
-    } else {
-        on_stacks(at, run_body);
+        return;
     }
+    at->value = py_run_begin(at);
+    if (at->value != NULL && (at->task->flags & PY_TASK_COROUTINE)) {
+        Py_SETREF(at->value, PyObject_CallMethod(at->self->hooks, "run_coroutine", "O", at->value));
+    }
+    py_run_end(at);
 }

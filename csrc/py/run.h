@@ -51,14 +51,41 @@ typedef struct py_run {
     bool over;          // nothing is left to do: an earlier delivery of the message did it
     pc_outcome *outcome;
     pc_buf *memory;
+    pc_mono start;
+    uint64_t sent_before;  // state->published
+    int pushed;            // how many of the two stacks
+    bool apart;            // who called confirms what it has published (py_run_has_sent)
     // while it is open
     struct py_run *next;
     unsigned long thread;
     bool interrupted;
 } py_run;
 
+/* What a message in pieces is kept in. It must not be moved. */
+typedef struct py_letter {
+    pc_message message;
+    pc_head head;
+    pc_buf scratch;
+    PyObject *body;
+} py_letter;
+
+/* Of zeroed structs but for self, outcome and memory. 0: the task can run; -1: the outcome says why not. */
+int py_run_read(py_run *at, py_letter *letter, pc_slice frame);
+void py_run_forget(py_run *at, py_letter *letter);
+
 /* Runs at->task with at->args: fills the outcome (and at->value), whatever happens. */
 void py_run_task(py_run *at);
+/* The same in two steps: what the body returned, maybe a coroutine, NULL with an exception; and, with at->value or an exception set,
+ * the outcome. */
+PyObject *py_run_begin(py_run *at);
+void py_run_end(py_run *at);
+/* Before it: an earlier delivery of the message did it all, or what is left of it is done now. The first: does that have to be found out? */
+bool py_run_looks_back(const py_run *at);
+bool py_run_is_over(py_run *at);
+/* Something was published since it began, by whomever. */
+bool py_run_has_sent(const py_run *at);
+/* Will the end of this run, which has a value, neither call anybody's code nor wait for anything? */
+bool py_run_ends_plainly(const py_run *at);
 /* The run has a value: its outcome. -1 with an exception. */
 int py_run_succeed(py_run *at);
 /* Tracer.offer() and py_tracer_offer_to() (offer.c). */

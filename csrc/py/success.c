@@ -159,6 +159,13 @@ is_special(const py_run *at)
     return at->head->has_stamps || !py_lazy_is_untouched(at->request);
 }
 
+bool
+py_run_ends_plainly(const py_run *at)
+{
+    return at->message != NULL && at->links.next.ptr == NULL && !(at->task->flags & (PY_TASK_SUCCESS | PY_TASK_LEAVE))
+           && !is_special(at);
+}
+
 /* 1: done without Python, 0: hooks.succeed has to, -1: failed. */
 static int
 succeed_plainly(py_run *at)

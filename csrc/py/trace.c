@@ -133,58 +133,67 @@ find_record(py_tracer *self, const pc_head *head)
     return (py_record *)Py_XNewRef(found);
 }
 
-static void
-run_message(py_run *at)
+int
+py_run_read(py_run *at, py_letter *letter, pc_slice frame)
 {
-    PyObject *body = NULL;
+    pc_err err = {0};
 
+    at->message = &letter->message;
+    at->head = &letter->head;
+    pc_buf_init(&letter->scratch);
+    *at->outcome = (pc_outcome){.state = PC_FAILURE, .want_notes = at->outcome->want_notes};
+    if (pc_message_unpack(frame, &letter->message, &err) < 0) {
+        at->outcome->flags = PC_OUT_UNDECODABLE;
+        return -1;
+    }
+    if (pc_head_read(&letter->message, &letter->head, &letter->scratch, &err) < 0) {
+        py_raise(at->self->state, &err);
+        goto fail;
+    }
     at->task = find_record(at->self, at->head);
     if (at->task != NULL) {
-        body = decode_links(at);
-        body = body != NULL ? body : decode_body(at->self, at->message, at->head);
+        PyObject *body = decode_links(at);
+        letter->body = body != NULL ? body : decode_body(at->self, at->message, at->head);
     }
-    if (body == NULL || unpack_body(at, body) < 0) {
-        bad_message(at);
-        Py_XDECREF(body);
-        Py_CLEAR(at->task);
-        return;
+    if (letter->body == NULL || unpack_body(at, letter->body) < 0) {
+        goto fail;
     }
     at->request = py_lazy_new(at->self->state, at->message, at->args, at->kwargs, at->embed, at->links.embed,
                               at->self->make_request, at->self->hostname);
-    if (at->request == NULL) {
-        bad_message(at);
-    } else {
-        py_run_task(at);
-        py_lazy_detach(at->request);
-        Py_DECREF(at->request);
+    if (at->request != NULL) {
+        return 0;
     }
-    Py_XDECREF(at->value);
-    Py_DECREF(body);
+
+fail:
+    bad_message(at);
+    return -1;
+}
+
+void
+py_run_forget(py_run *at, py_letter *letter)
+{
+    if (at->request != NULL) {
+        py_lazy_detach(at->request);
+    }
+    Py_CLEAR(at->request);
+    Py_CLEAR(at->value);
+    Py_CLEAR(letter->body);
     Py_CLEAR(at->task);
+    pc_buf_fini(&letter->scratch);
 }
 
 void
 py_tracer_run(PyObject *self, pc_slice frame, pc_outcome *outcome, pc_buf *memory)
 {
-    pc_message message;
-    pc_head head;
-    pc_buf scratch;
-    pc_err err = {0};
-    py_run at = {.self = (py_tracer *)self, .message = &message, .head = &head, .outcome = outcome, .memory = memory};
+    py_letter letter = {.body = NULL};
+    py_run at = {.self = (py_tracer *)self, .outcome = outcome, .memory = memory};
 
-    pc_buf_init(&scratch);
     py_run_open(&at);
-    *outcome = (pc_outcome){.state = PC_FAILURE, .want_notes = outcome->want_notes};
-    if (pc_message_unpack(frame, &message, &err) < 0) {
-        outcome->flags = PC_OUT_UNDECODABLE;
-    } else if (pc_head_read(&message, &head, &scratch, &err) < 0) {
-        py_raise(at.self->state, &err);
-        bad_message(&at);
-    } else {
-        run_message(&at);
+    if (py_run_read(&at, &letter, frame) == 0) {
+        py_run_task(&at);
     }
+    py_run_forget(&at, &letter);
     py_run_close(&at);
-    pc_buf_fini(&scratch);
 }
 
 /* --- Tracer ------------------------------------------------------------ */

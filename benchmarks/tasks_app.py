@@ -5,6 +5,7 @@ Each run marks its number in a shared file, so that missing and doubled runs are
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import os
 
@@ -36,6 +37,12 @@ def mark(number: int) -> None:
 
 @app.task(ignore_result=True)
 def noop(number: int) -> None:
+    mark(number)
+
+
+@app.task(ignore_result=True)
+async def nap(number: int, seconds: float) -> None:
+    await asyncio.sleep(seconds)
     mark(number)
 
 

@@ -230,6 +230,40 @@ class LazyRequest:
     """The Context (made once by make_request(dict) with all headers, properties, delivery_info, args, kwargs, callbacks, errbacks,
     chain, chord, hostname, is_eager=False, called_directly=False)."""
 
+@final
+class Run:
+    """A run of a task on its way through the event loop of the pool asyncio. hand_in() ends it: nothing else may be called then."""
+    live: Any                # whatever the event loop's side keeps of it; None at first, and when it is handed in
+    @property
+    def plain(self) -> bool: ...   # it is to be run by whole(), in a thread
+    @property
+    def enters(self) -> bool: ...  # begin() calls hooks, which may wait
+    @property
+    def over(self) -> bool: ...    # begin() has found that an earlier delivery has done it: there is no body and no end
+    @property
+    def title(self) -> str: ...    # name[id]
+    def begin(self) -> Any: ...
+    """Up to the body; returns or raises what that does: for a coroutine function a coroutine."""
+    def end_plainly(self, value: Any, /) -> bool: ...
+    """What comes after the body, if it neither calls a hook that may wait nor publishes; else False, and end() is to be called."""
+    def end(self, value: Any, error: BaseException | None, /) -> None: ...
+    """What comes after the body. In the context in which begin() was called, and any thread; does not confirm what was published."""
+    def whole(self) -> None: ...
+    """All of it, in the calling thread."""
+    def has_sent(self) -> bool: ...
+    """Has this process published anything since begin()?"""
+    def hand_in(self, lost: bool, /) -> None: ...
+    """The outcome goes to the machine; lost: there is none, it was ended by force."""
+
+@final
+class Line:
+    """What the machine has for the event loop of the pool asyncio."""
+    def fileno(self) -> int: ...
+    """Readable when there is something to take."""
+    def take(self) -> list[tuple[str, Run]]: ...
+    """Pairs of a word and a run, until there are none: run (a new one), soft (its soft limit has passed), kill (it is to end, and to
+    be handed in as lost), quit (with None: everything is)."""
+
 # --- the worker -------------------------------------------------------------------------------------------------
 @final
 class Job:
@@ -253,7 +287,7 @@ class Worker:
     """The machine: source → schedule → pool → store → ack. run() turns the loop in the calling thread.
 
     config keys: broker (Producer config), store (Results config, or None: nothing is stored by the machine), pool ("prefork", "threads",
-    "solo"), concurrency, prefetch (messages, 0 unlimited), log_level (int), accept (list of content types, None: any),
+    "asyncio", "solo"), concurrency, prefetch (messages, 0 unlimited), log_level (int), accept (list of content types, None: any),
     max_tasks_per_child, max_memory_per_child (KiB), start_timeout, retry (bool), retry_on_startup (bool), end_if_refused (bool), max_retries (int|None), eta_task_limit (int|None), park_after (seconds|None),
     fair (bool), disable_rate_limits, result_content_type, result_content_encoding, want_received (bool: call hooks.received), want_accepted (bool)
     hooks: see pyceleryc/worker/machine.py, class MachineHooks.

@@ -8,6 +8,7 @@
 #include "py/feed.h"
 #include "py/hub.h"
 #include "py/json.h"
+#include "py/line.h"
 #include "py/message.h"
 #include "py/order.h"
 #include "py/producer.h"
@@ -41,7 +42,7 @@ static int (*const setups[])(PyObject *module) = {
     py_state_setup,    py_error_setup,    py_builder_setup, py_json_setup,    py_message_setup,
     py_hub_setup,      py_template_setup, py_producer_setup, py_batch_setup,
     py_results_setup,  py_redis_setup,    py_lazy_setup,    py_trace_setup,    py_job_setup,
-    py_feed_setup,     py_worker_setup,  add_schemes,
+    py_feed_setup,     py_line_setup,    py_worker_setup,  add_schemes,
 };
 
 /* Another module object would set the same functions again, which changes nothing. */

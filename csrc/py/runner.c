@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "py/line.h"
 #include "py/producer.h"
 #include "py/settings.h"
 #include "py/soft_limit.h"
@@ -268,6 +269,8 @@ py_runner_fill(py_worker *self, pc_runner *runner)
         .thread = start_thread,
         .interrupt = interrupt,
         .thread_id = thread_id,
+        .turn = py_line_turn,
+        .strike = py_line_strike,
         .ctx = self,
     };
 }

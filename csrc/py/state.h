@@ -40,6 +40,8 @@
     X(lazy_type)            \
     X(job_type)             \
     X(feed_type)            \
+    X(line_type)            \
+    X(line_run_type)        \
     X(worker_type)          \
     X(confirming)
 

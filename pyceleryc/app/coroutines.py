@@ -1,6 +1,7 @@
 """Bodies of ``async def`` tasks.
 
 Each thread that runs tasks has an event loop of its own, which stays: connections of one task serve the next.
+Where one loop runs many tasks at once (pool ``asyncio``) it is `pyceleryc.concurrency.eventloop` that drives them.
 """
 from __future__ import annotations
 
@@ -9,15 +10,15 @@ import inspect
 import os
 import threading
 import types
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any
 
 from pyceleryc.exceptions import SoftTimeLimitExceeded
 
-__all__ = ('leave', 'run', 'strike')
+__all__ = ('Driven', 'leave', 'own_part', 'run', 'strike')
 
 
 class _Home(threading.local):
@@ -33,26 +34,40 @@ class _Home(threading.local):
         return self.loop
 
 
-class _Run:
-    """One coroutine on its way through a loop."""
+class Driven:
+    """A coroutine on its way through a loop, as a task of it that soft time limits can reach.
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        self.loop = _home.get()
+    :param awaitable: what an ``async def`` function returned, or another awaitable.
+    :param context: what it runs in; a copy of the current context if None.
+    :param name: of the loop's task.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, awaitable: Awaitable[Any],
+                 context: Context | None = None, name: str | None = None) -> None:
+        self.loop = loop
+        self.coroutine = awaitable if inspect.iscoroutine(awaitable) else _wait_for(awaitable)
         self._limit: SoftTimeLimitExceeded | None = None
-        self.task = self.loop.create_task(self._main(coroutine))
+        self.task = loop.create_task(self._main(), context=context, name=name)
 
-    async def _main(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return await self._drive(coroutine)
+    async def _main(self) -> Any:
+        return await self._drive(self.coroutine)
 
     @types.coroutine
     def _drive(self, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
         """As ``await coroutine``, but where the limit has cancelled what it waits for it gets the limit's exception."""
-        step, value = coroutine.send, None
+        step: Callable[[Any], Any] = coroutine.send
+        value: Any = None
         while True:
             try:
                 waits_for = step(value)
             except StopIteration as end:
                 return end.value
+            except SoftTimeLimitExceeded as exc:
+                if not getattr(coroutine, 'cr_suspended', False):
+                    raise
+                # It was raised in this thread when the coroutine had just begun to wait.
+                step, value = coroutine.throw, exc
+                continue
             try:
                 step, value = coroutine.send, (yield waits_for)
             except BaseException as exc:
@@ -71,6 +86,10 @@ class _Run:
             self._limit = SoftTimeLimitExceeded()
             self.task.cancel()
 
+
+class _Run(Driven):
+    """One that has the loop for itself."""
+
     def end(self) -> Any:
         """Turn the loop until the coroutine has ended."""
         while True:
@@ -78,17 +97,17 @@ class _Run:
                 return self.loop.run_until_complete(self.task)
             except BaseException as exc:
                 if self.task.done() or not isinstance(exc, SoftTimeLimitExceeded):
-                    raise exc.with_traceback(_own_part(exc.__traceback__))
+                    raise own_part(exc)
                 # Raised between two steps, in the loop's own code: what stays in the loop would go on with the next task.
                 self.strike()
 
 
-def _own_part(trace: TracebackType | None) -> TracebackType | None:
-    """Without the frames of the loop: who reads it looks for the task's."""
-    at = trace
-    while at is not None and at.tb_frame.f_code is not _Run._drive.__code__:
-        at = at.tb_next
-    return trace if at is None or at.tb_next is None else at.tb_next
+def own_part(exc: BaseException) -> BaseException:
+    """Take the frames of the loop off a traceback: who reads it looks for the task's."""
+    trace: TracebackType | None = exc.__traceback__
+    while trace is not None and trace.tb_frame.f_code is not Driven._drive.__code__:
+        trace = trace.tb_next
+    return exc if trace is None or trace.tb_next is None else exc.with_traceback(trace.tb_next)
 
 
 _home = _Home()
@@ -102,7 +121,7 @@ def run(coroutine: Awaitable[Any]) -> Any:
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(copy_context().run, _run_aside, coroutine).result()
     ident = threading.get_ident()
-    at = _runs[ident] = _Run(coroutine if inspect.iscoroutine(coroutine) else _wait_for(coroutine))
+    at = _runs[ident] = _Run(_home.get(), coroutine)
     try:
         return at.end()
     finally:

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -304,7 +305,7 @@ class Hooks:
         self._log(logging.INFO, LOG_RETRY, task, request, exc, "retry")
         return _outcome(states.RETRY, document)
 
-    def _failed(self, task: Task, request: Context, exc: Exception) -> Outcome:
+    def _failed(self, task: Task, request: Context, exc: BaseException) -> Outcome:
         einfo = ExceptionInfo.of(exc)
         document = self._store_failure(task, request, exc, einfo)
         self._tell_failure(task, request, exc, einfo)
@@ -396,6 +397,7 @@ _HANDLERS: Sequence[tuple[type[BaseException], Callable[..., Outcome]]] = (
     (Reject, Hooks._rejected),
     (Retry, Hooks._retried),
     (Exception, Hooks._failed),
+    (CancelledError, Hooks._failed),  # something that a coroutine has waited for was cancelled
 )
 
 

@@ -76,9 +76,9 @@ def _loglevel(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @_option('Worker', '--prefetch-multiplier', type=COUNT, help='Messages to hold per process; 0 is no limit.')
 @_option('Worker', '--disable-prefetch', is_flag=True, default=None,
          help='Take a message only when a process is free for it (Redis and SQLite brokers).')
-@_option('Pool', '-c', '--concurrency', type=COUNT, help='Number of processes or threads; default: the CPUs.')
+@_option('Pool', '-c', '--concurrency', type=COUNT, help='Processes or threads, default: the CPUs; with -P asyncio tasks at once, default: 100.')
 @_option('Pool', '-P', '--pool', type=click.Choice(sorted((*ALIASES, *OTHER_POOLS))), callback=_pool, metavar='NAME',
-         help=f'What runs the tasks: {", ".join(sorted(ALIASES))}.')
+         help=f'What runs the tasks: {", ".join(sorted(ALIASES))}. asyncio is for async def tasks: many at once, on one event loop.')
 @_option('Pool', '--time-limit', type=float, help='Seconds after which a task is killed.')
 @_option('Pool', '--soft-time-limit', type=float, help='Seconds after which a task gets SoftTimeLimitExceeded.')
 @_option('Pool', '--max-tasks-per-child', type=COUNT, help='Replace a process after so many tasks.')
@@ -119,6 +119,7 @@ def worker(ctx: click.Context, hostname: str, detach: bool, uid: str | None, gid
       pyceleryc -A proj worker -l INFO
       pyceleryc -A proj worker -Q high,low -c 4
       pyceleryc -A proj worker -P threads -c 50
+      pyceleryc -A proj worker -P asyncio -c 1000
     """
     _apply_settings(ctx)
     if disable_prefetch is not None:

@@ -24,6 +24,11 @@ class BasePool:
     def __init__(self, worker: Any) -> None:
         self.worker = worker
 
+    @classmethod
+    def choose_limit(cls, conf: Any, wanted: int | None) -> int:
+        """Return how many tasks a pool of this kind runs at once, where *wanted* (None: nothing) are asked for."""
+        return wanted or conf.worker_concurrency or os.cpu_count() or 1
+
     @property
     def limit(self) -> int:
         """How many processes or threads there are to be."""

@@ -81,7 +81,7 @@ def celery_includes() -> Sequence[str]:
 
 @pytest.fixture(scope='session')
 def celery_worker_pool() -> str:
-    """The pool of workers: ``solo``, ``threads`` or ``prefork``."""
+    """The pool of workers: ``solo``, ``threads``, ``asyncio`` or ``prefork``."""
     return 'solo'
 
 

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from asyncio import CancelledError
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from pyceleryc.app import coroutines
 from pyceleryc.app.context import Context
 from pyceleryc.app.trace import LOG_RECEIVED, Hooks, make_tracer
 from pyceleryc.concurrency import get_implementation
+from pyceleryc.concurrency.eventloop import EventLoop
 from pyceleryc.einfo import ExceptionInfo
 from pyceleryc.exceptions import (
     ImproperlyConfigured,
@@ -72,7 +74,7 @@ CHILD_DEFAULTS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGTTIN", "SIGTTOU", "SIGUSR2
 class Machine(Steering):
     """One worker: builds the core's worker from the app and runs it.
 
-    Parameters: the app; `hostname`, the node name; `pool`, one of prefork, threads, solo; `concurrency`, its size; the others override the
+    Parameters: the app; `hostname`, the node name; `pool`, one of prefork, threads, asyncio, solo; `concurrency`, its size; the others override the
     settings of the same meaning; `task_events` and `heartbeat` (seconds, 0: none) are about events, `autoscaler`
     changes the size; `http_address`, HOST:PORT for probes and metrics; `consumer`, the object that signals name as their sender, with the steps.
     """
@@ -89,12 +91,9 @@ class Machine(Steering):
                  on_ready: Callable[[], None] | None = None) -> None:
         self.app = app
         self.hostname = hostname
-        self.pool = get_implementation(pool).core_name
-        self.concurrency = concurrency or app.conf.worker_concurrency or os.cpu_count() or 1
-        if autoscaler is not None:
-            self.concurrency = max(1, autoscaler.min_concurrency)
-        if self.pool == "solo":
-            self.concurrency = 1
+        implementation = get_implementation(pool)
+        self.pool = implementation.core_name
+        self.concurrency = implementation.choose_limit(app.conf, concurrency if autoscaler is None else max(1, autoscaler.min_concurrency))
         self.consumer = consumer
         self.on_ready = on_ready
         self.limits = (time_limit, soft_time_limit)
@@ -528,6 +527,15 @@ class MachineHooks:
     def strike(self, thread: int) -> bool:
         """The soft limit of what the thread runs: is it a coroutine that waits, and gets the exception so?"""
         return coroutines.strike(thread)
+
+    def turn(self, line: _core.Line) -> None:
+        """The life of the thread of the pool asyncio."""
+        EventLoop(line, self.machine.trace_hooks, self.machine.joins_block).turn()
+
+    def strike_run(self, run: _core.Run, soft: bool) -> tuple[int, type[BaseException]] | None:
+        """The run's soft limit has passed, or it is to end: which thread is to be interrupted, if the run keeps its loop from turning?"""
+        thread = run.live.interrupted(soft) if run.live is not None else None
+        return None if thread is None else (thread, SoftTimeLimitExceeded if soft else CancelledError)
 
     def start_thread(self, run: Callable[[], None], index: int) -> None:
         def run_tasks() -> None:

@@ -15,6 +15,7 @@ from kombu.exceptions import OperationalError
 
 from pyceleryc import signals
 from pyceleryc.app.repeats import knows_states
+from pyceleryc.concurrency import get_implementation
 from pyceleryc.exceptions import ImproperlyConfigured
 from pyceleryc.utils.nodenames import default_nodename, node_format, worker_direct
 from pyceleryc.worker.autoscale import Autoscaler, autoscale_bounds
@@ -46,7 +47,7 @@ class WorkController:
     """A worker.
 
     Parameters (names of Celery's worker options): the app; `hostname`, the node name or its left part (default celery@<host>);
-    `pool`, prefork, threads or solo; `concurrency`, processes or threads; `queues` and `exclude_queues`, names as list
+    `pool`, prefork, threads, asyncio or solo; `concurrency`, processes, threads or tasks at once; `queues` and `exclude_queues`, names as list
     or comma-separated; `include`, modules to import; `prefetch_multiplier`; `time_limit`, `soft_time_limit` in seconds; `max_tasks_per_child`;
     `max_memory_per_child` in KiB; `purge`, to empty the queues first; `statedb`, file for revoked ids; `task_events`, to send
     events; `heartbeat_interval` in seconds and `without_heartbeat` of those; `without_gossip`, `without_mingle`; `autoscale`,
@@ -100,7 +101,7 @@ class WorkController:
         self._kept: Persistent | None = None
         self._save_due = False
         self._ended = False
-        self.concurrency = 1 if self.pool_name == "solo" else concurrency or self.app.conf.worker_concurrency or os.cpu_count() or 1
+        self.concurrency = get_implementation(self.pool_name).choose_limit(self.app.conf, concurrency)
         self.max_concurrency, self.min_concurrency = self.autoscale or (self.concurrency, self.concurrency)
         self.step_options = {
             **self._machine_options, "autoscale": self.autoscale, "task_events": task_events, "heartbeat_interval": heartbeat_interval,

@@ -140,7 +140,7 @@ def world(kind: str, request: pytest.FixtureRequest, tmp_path: Path, unique: Cal
     made.close()
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])
 def test_tasks_run(world: World, pool: str) -> None:
     with embedded(world.app, pool=pool, concurrency=2):
         results = [world.task("add").delay(i, i) for i in range(20)]
@@ -285,7 +285,7 @@ def test_between_the_protocols(world: World) -> None:
         assert world.app.AsyncResult(task_id).get(timeout=20) == "a"
 
 
-@pytest.mark.parametrize("pool", ["solo", "threads"])
+@pytest.mark.parametrize("pool", ["solo", "threads", "asyncio"])
 def test_shutdown_gives_back(world: World, pool: str) -> None:
     """What runs is finished and acknowledged, what only was prefetched goes back."""
     world.app.conf.worker_prefetch_multiplier = 4

@@ -23,7 +23,7 @@ def app() -> Iterator[Celery]:
     made.close()
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "asyncio"])
 def test_several_at_a_time(app: Celery, pool: str) -> None:
     @app.task
     async def nap(x: int) -> int:
@@ -34,7 +34,7 @@ def test_several_at_a_time(app: Celery, pool: str) -> None:
         assert [result.get(timeout=30) for result in [nap.delay(n) for n in range(6)]] == list(range(6))
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])
 def test_soft_limit(app: Celery, tmp_path: Path, pool: str) -> None:
     """It is raised where the coroutine waits; nothing of it is left to go on with the next one."""
     file = tmp_path / "went-on"

@@ -23,7 +23,7 @@ Unique = Callable[[str], str]
     (signal.SIGINT, 1, "worker: Warm shutdown (MainProcess)"),
     (signal.SIGQUIT, 1, "worker: Cold shutdown (MainProcess)"),
 ])
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "asyncio"])
 def test_signal_ends_idle_worker(worker: Start, pool: str, signum: int, code: int, says: str) -> None:
     command = worker("-P", pool)
     command.wait_for(READY)

@@ -42,7 +42,7 @@ def app(request: pytest.FixtureRequest, tmp_path: Path, unique: Callable[[str], 
     made.close()
 
 
-@pytest.mark.parametrize("pool", ["solo", "threads", "prefork"])
+@pytest.mark.parametrize("pool", ["solo", "threads", "prefork", "asyncio"])
 def test_in_a_thread(app: Celery, pool: str) -> None:
     if pool == "prefork" and app.conf.result_backend == "cache+memory://":
         pool = "threads"  # the memory of a child is not ours: this pair makes no sense
@@ -67,10 +67,11 @@ def test_two_workers_of_one_queue(app: Celery) -> None:
             result.get(timeout=40)
 
 
+@pytest.mark.parametrize("pool", ["threads", "asyncio"])
 @pytest.mark.parametrize("closed", [True, False], ids=["closed", "forgotten"])
 @pytest.mark.parametrize("broker", ["memory", "sqlite", "amqp", "redis"])
 def test_an_app_that_is_gone_has_no_descriptors(
-    request: pytest.FixtureRequest, broker: str, closed: bool, tmp_path: Path, unique: Callable[[str], str],
+    request: pytest.FixtureRequest, broker: str, closed: bool, pool: str, tmp_path: Path, unique: Callable[[str], str],
 ) -> None:
     """Nor threads: sockets, files, epoll and event descriptors go with it, whether or not it was closed."""
     urls = {"memory": lambda: "memory://", "sqlite": lambda: f"sqlite:///{tmp_path}/q.db"}
@@ -82,7 +83,7 @@ def test_an_app_that_is_gone_has_no_descriptors(
     def use() -> None:
         app = make_app(url, f"sqlite:///{tmp_path}/r.db", queue)
         take_names(app, queue)  # an answer to somebody else's command would open a connection of kombu's pool, which stays
-        with embedded(app, pool="threads", concurrency=1):
+        with embedded(app, pool=pool, concurrency=1):
             assert app.tasks["embedded.add"].delay(1, 2).get(timeout=20) == 3
             assert not set(os.listdir("/proc/self/fd")) <= before
         if closed:
@@ -117,7 +118,7 @@ def test_stop_finishes_what_runs(app: Celery) -> None:
     assert result.get(timeout=30).startswith("ThreadPool")
 
 
-@pytest.mark.parametrize("pool", ["solo", "threads"])
+@pytest.mark.parametrize("pool", ["solo", "threads", "asyncio"])
 def test_waiting_in_a_task_is_an_error(pool: str) -> None:
     """T-341: a solo worker would wait for itself, for ever. The program around the worker may wait."""
     app = make_app("memory://", "cache+memory://", "joins")
@@ -212,7 +213,7 @@ assert seen["active"] and seen["later"], seen
 """
 
 
-@pytest.mark.parametrize("pool", ["solo", "threads", "prefork"])
+@pytest.mark.parametrize("pool", ["solo", "threads", "prefork", "asyncio"])
 def test_looked_at_from_other_threads(pool: str) -> None:
     here = str(Path(__file__).parent.parent)
     run = subprocess.run([sys.executable, "-c", OTHER_THREADS, pool], env={**os.environ, "PYTHONPATH": here},

@@ -193,7 +193,7 @@ class Seen:
             time.sleep(0.05)
 
 
-@pytest.mark.parametrize("pool", ["solo", "threads", "prefork"])
+@pytest.mark.parametrize("pool", ["solo", "threads", "prefork", "asyncio"])
 def test_switched_on_and_off(app: Celery, pool: str) -> None:
     """At run time, in processes that are there already, too."""
     add = app.tasks["ev.add"]

@@ -293,7 +293,7 @@ def test_pools_that_are_none(local: Celery, pool: str, text: str) -> None:
     assert refused.value.exit_code == 2
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])
 def test_pool_restart(app: Celery, pool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """New processes, with new code of reloaded modules; what runs comes to its end."""
     monkeypatch.syspath_prepend(tmp_path)

@@ -65,7 +65,7 @@ def running(env: dict[str, str], tmp_path: Path, *options: str) -> Iterator[int]
         process.wait()
 
 
-@pytest.fixture(params=["prefork", "threads", "solo"])
+@pytest.fixture(params=["prefork", "threads", "solo", "asyncio"])
 def port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
     with running(make_env(tmp_path), tmp_path, "-P", request.param) as found:
         yield found

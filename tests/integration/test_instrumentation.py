@@ -32,7 +32,7 @@ def app() -> Iterator[Celery]:
     made.close()
 
 
-@pytest.mark.parametrize("pool", ["solo", "threads"])
+@pytest.mark.parametrize("pool", ["solo", "threads", "asyncio"])
 def test_replaced_build_tracer(app: Celery, monkeypatch: pytest.MonkeyPatch, pool: str) -> None:
     """What it returns is called around everything; bodies that it replaces are called, too."""
     seen: list[Any] = []

@@ -281,7 +281,7 @@ def ask(app: Celery, command: str, **arguments: Any) -> Any:
     return said
 
 
-@pytest.mark.parametrize("pool", ["solo", "threads", "prefork"])
+@pytest.mark.parametrize("pool", ["solo", "threads", "prefork", "asyncio"])
 def test_pools(app: Celery, pool: str) -> None:
     with embedded(app, pool=pool, concurrency=2, hostname="w@here"):
         assert ask(app, "ping") == {"ok": "pong"}

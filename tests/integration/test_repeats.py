@@ -110,13 +110,14 @@ def test_worker_killed_before_the_ack(
     remove(held.env)
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "asyncio"])
 @pytest.mark.parametrize("children", [[], [[["other", None], None]]])
 def test_links_that_are_missing(
     amqp_url: str, redis_url: str, unique: Callable[[str], str], pool: str, children: list[Any],
 ) -> None:
     """They are sent with the stored result, unless that names what its run has sent."""
-    env = ours().env(amqp_url, redis_url, unique("repeat"), FLEET_SETTINGS=settings(task_acks_late=True))
+    module = "asyncio_tasks" if pool == "asyncio" else "fleet_tasks"  # coroutines, or functions
+    env = ours().env(amqp_url, redis_url, unique("repeat"), FLEET_SETTINGS=settings(task_acks_late=True), FLEET_APP=module)
     ids = ours().client(f"""
 from celery import chain, group
 link, chained = tasks.same.s().set(task_id=tasks.app.conf.task_default_queue + "-link"), tasks.add.s(1)
@@ -134,7 +135,7 @@ result = [*ids, link.id, sent[1].id]
         if not children:
             linked = [f"result = tasks.app.AsyncResult({name!r}).get(timeout=20)" for name in ids[2:]]
             assert [ours().client(script, env) for script in linked] == [40, 42]
-            wait_until(lambda: worker.text().count("fleet_tasks.same[") == 6)  # received and succeeded
+            wait_until(lambda: worker.text().count(f"{module}.same[") == 6)  # received and succeeded
         worker.stop()
         if children:
             assert worker.text().count("received") == 2

@@ -100,7 +100,7 @@ def app(tmp_path: Path) -> Iterator[Celery]:
     made.close()
 
 
-@pytest.mark.parametrize("pool", ["solo", "threads", "prefork"])
+@pytest.mark.parametrize("pool", ["solo", "threads", "prefork", "asyncio"])
 def test_what_a_request_is_told(app: Celery, pool: str) -> None:
     here = pool != "prefork"
     with embedded(app, pool=pool, concurrency=1, hostname="w@here") as worker:

@@ -23,7 +23,7 @@ def app() -> Iterator[Celery]:
     made.close()
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])
 def test_while_the_result_is_written(app: Celery, pool: str) -> None:
     """It is too late then: the task has succeeded, and its request is taken off the stack."""
 

@@ -174,7 +174,7 @@ def test_queue_deleted_under_the_worker(side: Side, env: dict[str, str]) -> None
         assert side.client("result = tasks.add.delay(1, 2).get(timeout=20)", env) == 3
 
 
-@pytest.mark.parametrize("pool", ["solo", "threads"])
+@pytest.mark.parametrize("pool", ["solo", "threads", "asyncio"])
 def test_other_pools(side: Side, env: dict[str, str], pool: str) -> None:
     with side.worker(env, "-c", "2", "-P", pool):
         seen: Any = side.client(OUTCOME + "result = [outcome(tasks.add.delay(2, 3)), outcome(tasks.fail.delay('x', 1)), "

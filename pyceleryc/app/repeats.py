@@ -17,7 +17,8 @@ logger = logging.getLogger('celery.app.trace')
 
 def knows_states(backend: Any) -> bool:
     """Tell whether *backend* can be asked for the state of a task that another process has run."""
-    return bool(backend.persistent) and not isinstance(backend, DisabledBackend)
+    # Of the class: a reply that RabbitMQ writes to its disk (result_persistent) is read once, too.
+    return bool(type(backend).persistent) and not isinstance(backend, DisabledBackend)
 
 
 def runs_once(app: Celery, task: Task) -> bool:

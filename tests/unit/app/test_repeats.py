@@ -17,7 +17,7 @@ from pyceleryc.app import trace
 ])
 def test_flag(once: bool, late: bool, backend: str | None, asked: bool) -> None:
     app = Celery("repeats", broker="memory://", backend=backend, set_as_current=False)
-    app.conf.worker_deduplicate_successful_tasks = once
+    app.conf.update(worker_deduplicate_successful_tasks=once, result_persistent=True)
     task = app.task(acks_late=late, shared=False)(lambda: None)
     assert bool(trace.task_flags(app, task) & _core.TASK_ONCE) == asked
 

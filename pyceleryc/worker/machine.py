@@ -148,7 +148,8 @@ class Machine(Steering):
             "accept": self._accept(),
             "max_tasks_per_child": self.max_tasks_per_child,
             "max_memory_per_child": self.max_memory_per_child,
-            "start_timeout": 0.0,
+            # The default would kill processes of projects whose start takes longer, again and again.
+            "start_timeout": float(conf.worker_proc_alive_timeout) if conf.value_set_for("worker_proc_alive_timeout") else 0.0,
             "retry": bool(retry),
             "retry_on_startup": bool(retry if at_start is None else at_start),
             "end_if_refused": not conf.broker_channel_error_retry,

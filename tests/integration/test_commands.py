@@ -95,6 +95,25 @@ def test_a_setting_without_effect_is_named(start: Start) -> None:
     command.wait_for("The setting worker_timer has no effect in this worker.")
 
 
+def test_process_that_hangs_at_its_start(start: Start, project: Path) -> None:
+    """worker_proc_alive_timeout: another takes its place."""
+    (project / "hangs.py").write_text("""
+import os, time
+from celery.signals import worker_process_init
+from proj import app
+
+@worker_process_init.connect
+def hang(**kwargs):
+    if not os.path.exists("hung"):
+        open("hung", "w").close()
+        time.sleep(600)
+""")
+    command = start("-A", "hangs", "worker", "-c", "1", "-l", "INFO", "worker.proc_alive_timeout=0.5")
+    command.wait_for("did not come up in time and is killed")
+    assert start("-A", "proj", "call", "proj.add", "--args=[1, 2]").end() == 0
+    command.wait_for("succeeded")
+
+
 def test_files_of_the_settings(start: Start, project: Path) -> None:
     """<command>_logfile and so on; the command line wins."""
     (project / "daemons.py").write_text(

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* DESIGN. One mutex guards everything below pc_hub and is held for a few moves of pointers at a
- * time; messages are copied before it is taken. A publisher notifies the subscribed sources (each
+ * time, and for the copies of a message. A publisher notifies the subscribed sources (each
  * writes to its own eventfd); the sources then take messages on their own loop's thread. Threads
  * that wait for a result sleep in a park that the writer wakes. Nothing here blocks but the mutex.
  */

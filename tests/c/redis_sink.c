@@ -204,3 +204,41 @@ redis_sink_size(pc_producer *p, const char *queue)
     PC_ASSERT(p->ops->size(p, queue, &n, &consumers, redis_rig_in(5), &err) == 0, "%s", err.msg);
     return (long)n;
 }
+
+redis_world
+redis_world_make(bool private)
+{
+    redis_world w = {.server = {.port = 0}};
+    if (private) {
+        redis_server_start(&w.server, NULL, NULL);
+    }
+    w.rig = redis_rig_config(private ? &w.server : NULL);
+    w.config = redis_sink_config(&w.rig);
+    w.producer = redis_sink_producer(&w.config);
+    return w;
+}
+
+void
+redis_world_end(redis_world *w)
+{
+    w->producer->ops->destroy(w->producer);
+    redis_rig_clean(&w->rig);
+    if (w->server.pid != 0) {
+        redis_server_kill(&w->server);
+    }
+}
+
+long long
+redis_world_int(const redis_world *w, const char *command, const char *key)
+{
+    return redis_rig_int(&w->rig, "%s %s%s", command, w->rig.key_prefix, key);
+}
+
+void
+redis_world_expect_empty(const redis_world *w)
+{
+    pc_reply *reply = redis_rig_do(&w->rig, "KEYS %s*", w->rig.key_prefix);
+    PC_ASSERT(reply->len == 0, "%zu keys are left, one is %s", reply->len,
+              reply->len == 0 ? "" : reply->children[0]->text.ptr);
+    pc_reply_free(reply);
+}

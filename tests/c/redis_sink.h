@@ -41,6 +41,21 @@ void redis_sink_crash(redis_sink *sink);
 void redis_sink_until(redis_sink *sink, const int *value, int want);
 void redis_sink_for(redis_sink *sink, double seconds);
 
+/* A server with a producer on it. */
+typedef struct redis_world {
+    redis_server server;  // pid 0: the common one
+    pc_store_config rig;
+    pc_broker_config config;
+    pc_producer *producer;
+} redis_world;
+
+redis_world redis_world_make(bool private);
+void redis_world_end(redis_world *world);
+/* The answer of a command to one of its keys. */
+long long redis_world_int(const redis_world *world, const char *command, const char *key);
+/* No key is left. */
+void redis_world_expect_empty(const redis_world *world);
+
 pc_producer *redis_sink_producer(const pc_broker_config *config);
 /* Bodies "0", "1", … to the list of the queue. */
 void redis_sink_publish(pc_producer *producer, const char *exchange, const char *key, int priority,

@@ -71,9 +71,8 @@ test_redis_batch_with_each_kind_of_confirm(void)
 void
 test_redis_batch_to_an_exchange(void)
 {
-    pc_store_config rig = redis_rig_config(NULL);
-    pc_broker_config config = redis_sink_config(&rig);
-    pc_producer *p = redis_sink_producer(&config);
+    redis_world w = redis_world_make(false);
+    pc_producer *p = w.producer;
     pc_queue queue = {.name = "q", .exchange = "ex", .exchange_type = "topic", .routing_key = "a.#"};
     pc_batch batch;
     pc_err err = {0};
@@ -85,8 +84,7 @@ test_redis_batch_to_an_exchange(void)
     PC_ASSERT_INT(redis_sink_size(p, "q"), 50);
     expect_in_order(p, 50);
     pc_batch_fini(&batch);
-    p->ops->destroy(p);
-    redis_rig_clean(&rig);
+    redis_world_end(&w);
 }
 
 /* The server stands still, so that the window fills: the front is taken over, the rest is not. Then it
@@ -153,10 +151,9 @@ test_redis_batch_takes_back_what_was_not_sent(void)
 void
 test_redis_large_message_leaves_at_once(void)
 {
-    pc_store_config rig = redis_rig_config(NULL);
-    pc_broker_config config = redis_sink_config(&rig);
-    pc_producer *p = redis_sink_producer(&config);
-    pc_producer *other = redis_sink_producer(&config);
+    redis_world w = redis_world_make(false);
+    pc_producer *p = w.producer;
+    pc_producer *other = redis_sink_producer(&w.config);
     size_t size = (size_t)40 << 20;
     char *large = calloc(1, size);
     pc_message message;
@@ -171,7 +168,6 @@ test_redis_large_message_leaves_at_once(void)
         PC_ASSERT(pc_mono_now().ns < end.ns);
     }
     free(large);
-    p->ops->destroy(p);
     other->ops->destroy(other);
-    redis_rig_clean(&rig);
+    redis_world_end(&w);
 }

@@ -27,15 +27,14 @@ expect_member(const pc_store_config *rig, const char *exchange, const char *memb
 void
 test_redis_producer_binds_and_routes(void)
 {
-    pc_store_config rig = redis_rig_config(NULL);
-    pc_broker_config config = redis_sink_config(&rig);
-    pc_producer *p = redis_sink_producer(&config);
+    redis_world w = redis_world_make(false);
+    pc_producer *p = w.producer;
     declare(p, "d", "direct", "direct", "key");
     declare(p, "t1", "topics", "topic", "a.*");
     declare(p, "t2", "topics", "topic", "#");
-    expect_member(&rig, "direct", "key\x06\x16\x06\x16" "d");
-    expect_member(&rig, "topics", "a.*\x06\x16^a\\..*?[^\\.]$\x06\x16t1");
-    expect_member(&rig, "topics", "#\x06\x16^.*?$\x06\x16t2");
+    expect_member(&w.rig, "direct", "key\x06\x16\x06\x16" "d");
+    expect_member(&w.rig, "topics", "a.*\x06\x16^a\\..*?[^\\.]$\x06\x16t1");
+    expect_member(&w.rig, "topics", "#\x06\x16^.*?$\x06\x16t2");
     redis_sink_publish(p, "direct", "key", 0, 0, 3);
     redis_sink_publish(p, "direct", "other", 0, 0, 3);  // nobody's
     redis_sink_publish(p, "topics", "a.b", 5, 0, 2);
@@ -43,7 +42,7 @@ test_redis_producer_binds_and_routes(void)
     PC_ASSERT_INT(redis_sink_size(p, "d"), 3);
     PC_ASSERT_INT(redis_sink_size(p, "t1"), 2);
     PC_ASSERT_INT(redis_sink_size(p, "t2"), 3);
-    PC_ASSERT_INT(redis_rig_int(&rig, "LLEN %st1\x06\x16" "3", rig.key_prefix), 2);
+    PC_ASSERT_INT(redis_rig_int(&w.rig, "LLEN %st1\x06\x16" "3", w.rig.key_prefix), 2);
     pc_err err = {0};
     uint64_t n = 0;
     PC_ASSERT(p->ops->purge(p, "t2", &n, redis_rig_in(5), &err) == 0, "%s", err.msg);
@@ -53,19 +52,15 @@ test_redis_producer_binds_and_routes(void)
         PC_ASSERT(p->ops->remove(p, all[i], redis_rig_in(5), &err) == 0, "%s", err.msg);
     }
     PC_ASSERT(p->ops->close(p, redis_rig_in(5), &err) == 0, "%s", err.msg);
-    p->ops->destroy(p);
-    pc_reply *left = redis_rig_do(&rig, "KEYS %s*", rig.key_prefix);
-    PC_ASSERT_INT(left->len, 0);
-    pc_reply_free(left);
-    redis_rig_clean(&rig);
+    redis_world_expect_empty(&w);
+    redis_world_end(&w);
 }
 
 void
 test_redis_producer_gets_by_priority(void)
 {
-    pc_store_config rig = redis_rig_config(NULL);
-    pc_broker_config config = redis_sink_config(&rig);
-    pc_producer *p = redis_sink_producer(&config);
+    redis_world w = redis_world_make(false);
+    pc_producer *p = w.producer;
     redis_sink_publish(p, "", "q", 9, 1, 1);
     redis_sink_publish(p, "", "q", 0, 2, 1);
     pc_buf memory;
@@ -81,8 +76,7 @@ test_redis_producer_gets_by_priority(void)
         PC_ASSERT(!found || pc_slice_is(message.body, want[i]));
     }
     pc_buf_fini(&memory);
-    p->ops->destroy(p);
-    redis_rig_clean(&rig);
+    redis_world_end(&w);
 }
 
 /* ---- trouble ---- */
@@ -128,27 +122,22 @@ test_redis_producer_survives_a_restart(void)
 void
 test_redis_producer_waits_while_the_server_has_no_memory(void)
 {
-    redis_server server = {0};
-    redis_server_start(&server, NULL, NULL);
-    pc_store_config rig = redis_rig_config(&server);
-    pc_broker_config config = redis_sink_config(&rig);
-    pc_producer *p = redis_sink_producer(&config);
+    redis_world w = redis_world_make(true);
+    pc_producer *p = w.producer;
     pc_err err = {0};
     PC_ASSERT(publish_one(p, 5, &err) == 0, "%s", err.msg);
     PC_ASSERT(p->ops->flush(p, redis_rig_in(5), &err) == 0, "%s", err.msg);
-    pc_reply_free(redis_rig_do(&rig, "CONFIG SET maxmemory 1"));
+    pc_reply_free(redis_rig_do(&w.rig, "CONFIG SET maxmemory 1"));
     PC_ASSERT(publish_one(p, 5, &err) == 0, "%s", err.msg);  // on its way, refused, kept
     PC_ASSERT(p->ops->flush(p, redis_rig_in(0.5), &err) < 0);
     PC_ASSERT(err.code == PC_EFULL, "%s", err.msg);
     PC_ASSERT(publish_one(p, 0.3, &err) < 0);
     PC_ASSERT(err.code == PC_EFULL && strstr(err.msg, "OOM") != NULL, "%s", err.msg);
     PC_ASSERT_INT(p->ops->unconfirmed(p), 1);
-    pc_reply_free(redis_rig_do(&rig, "CONFIG SET maxmemory 0"));
+    pc_reply_free(redis_rig_do(&w.rig, "CONFIG SET maxmemory 0"));
     PC_ASSERT(p->ops->flush(p, redis_rig_in(5), &err) == 0, "%s", err.msg);
     PC_ASSERT_INT(redis_sink_size(p, "q"), 2);
-    p->ops->destroy(p);
-    redis_rig_clean(&rig);
-    redis_server_kill(&server);
+    redis_world_end(&w);
 }
 
 void
@@ -250,14 +239,12 @@ test_redis_producer_serves_threads(void)
 void
 bench_redis_publish(void)
 {
-    pc_store_config rig = redis_rig_config(NULL);
-    pc_broker_config config = redis_sink_config(&rig);
-    pc_producer *p = redis_sink_producer(&config);
+    redis_world w = redis_world_make(false);
+    pc_producer *p = w.producer;
     ct_reset_timer();
     for (int i = 0; i < 20000; i++) {
         PC_ASSERT(publish_one(p, 5, NULL) == 0);
     }
     PC_ASSERT(p->ops->flush(p, redis_rig_in(5), NULL) == 0);
-    p->ops->destroy(p);
-    redis_rig_clean(&rig);
+    redis_world_end(&w);
 }

@@ -7,51 +7,13 @@
 #include "harness.h"
 #include "io/redis_conn.h"
 #include "io/redis_replies.h"
-#include "redis_rig.h"
+#include "redis_shelf.h"
 #include "wire/envelope.h"
 
-typedef struct fixture {
-    pc_store_config config;
-    pc_broker_config broker;
-    pc_loop *loop;
-    pc_store *store;
-    size_t put;
-    size_t stored;
-    size_t refused;
-    pc_err why;
-} fixture;
-
 static void
-on_stored(void *ctx, void *cookie, const pc_err *why)
+open_store(redis_shelf *f, const redis_server *server, double expires, const char *steps)
 {
-    fixture *f = ctx;
-    PC_ASSERT_INT((size_t)(uintptr_t)cookie, f->stored);
-    f->stored++;
-    if (why != NULL) {
-        f->refused++;
-        f->why = *why;
-    }
-}
-
-static void
-on_down(void *ctx, const pc_err *why)
-{
-    (void)ctx;
-    (void)why;
-}
-
-static void
-on_up(void *ctx)
-{
-    (void)ctx;
-}
-
-static void
-open_store(fixture *f, const redis_server *server, double expires, const char *steps)
-{
-    pc_err err = {0};
-    pc_store_hooks hooks = {on_stored, on_down, on_up, f};
-    *f = (fixture){.config = redis_rig_config(server)};
+    *f = (redis_shelf){.config = redis_rig_config(server)};
     f->broker = (pc_broker_config){.scheme = "redis",
                                    .host = f->config.host,
                                    .port = f->config.port,
@@ -61,21 +23,11 @@ open_store(fixture *f, const redis_server *server, double expires, const char *s
                                    .connect_timeout = 4};
     f->config.broker = &f->broker;
     f->config.expires = expires;
-    f->loop = pc_loop_new(NULL);
-    f->store = pc_store_redis.create(&f->config, f->loop, &hooks, NULL, &err);
-    PC_ASSERT(f->store != NULL, "%s", err.msg);
-}
-
-static void
-close_store(fixture *f)
-{
-    pc_store_redis.destroy(f->store);
-    pc_loop_free(f->loop);
-    redis_rig_clean(&f->config);
+    redis_shelf_open(f);
 }
 
 static int
-put(fixture *f, const char *reply_to, const char *correlation_id, pc_slice document)
+put(redis_shelf *f, const char *reply_to, const char *correlation_id, pc_slice document)
 {
     pc_store_item item = {.id = pc_slice_str("id"),
                           .document = document,
@@ -83,25 +35,12 @@ put(fixture *f, const char *reply_to, const char *correlation_id, pc_slice docum
                           .content_encoding = pc_slice_str("utf-8"),
                           .reply_to = pc_slice_str(reply_to),
                           .correlation_id = pc_slice_str(correlation_id)};
-    int rc = pc_store_redis.put(f->store, &item, (void *)(uintptr_t)f->put, NULL);
-    f->put += rc == 0;
-    return rc;
-}
-
-static void
-settle(fixture *f)
-{
-    pc_mono end = redis_rig_in(10);
-    while (f->stored < f->put && pc_mono_now().ns < end.ns) {
-        PC_ASSERT(pc_loop_step(f->loop, end, NULL) >= 0);
-    }
-    PC_ASSERT_INT(f->stored, f->put);
-    PC_ASSERT_INT(pc_store_redis.pending(f->store), 0);
+    return redis_shelf_put(f, &item, NULL);
 }
 
 /* The oldest message of a list. */
 static void
-expect(const fixture *f, const char *list, const char *correlation_id, const char *document)
+expect(const redis_shelf *f, const char *list, const char *correlation_id, const char *document)
 {
     pc_buf scratch;
     pc_message message;
@@ -123,14 +62,14 @@ expect(const fixture *f, const char *list, const char *correlation_id, const cha
 void
 test_redis_replies_go_to_who_wants_them(void)
 {
-    fixture f;
+    redis_shelf f;
     open_store(&f, NULL, 100, NULL);
     PC_ASSERT_INT(put(&f, "a", "1", pc_slice_str("one")), 0);
     PC_ASSERT_INT(put(&f, "", "2", pc_slice_str("nobody")), 0);
     PC_ASSERT_INT(put(&f, "b", "", pc_slice_str("three")), 0);
     PC_ASSERT_INT(put(&f, "a", "4", pc_slice_str("four")), 0);
     PC_ASSERT_INT(f.stored, 0);
-    settle(&f);
+    redis_shelf_settle(&f, 10);
     PC_ASSERT_INT(f.refused, 0);
     long long ttl = redis_rig_int(&f.config, "TTL %sa", f.config.key_prefix);
     PC_ASSERT(ttl > 90 && ttl <= 100, "TTL %lld", ttl);
@@ -141,26 +80,26 @@ test_redis_replies_go_to_who_wants_them(void)
     PC_ASSERT_INT(keys->len, 0);
     pc_reply_free(keys);
     PC_ASSERT_INT(put(&f, "", "5", pc_slice_str("nobody")), 0);
-    settle(&f);
-    close_store(&f);
+    redis_shelf_settle(&f, 10);
+    redis_shelf_close(&f);
 }
 
 void
 test_redis_replies_stay_for_ever_if_told(void)
 {
-    fixture f;
+    redis_shelf f;
     open_store(&f, NULL, 0, "2,5");
     PC_ASSERT_INT(put(&f, "a", "1", pc_slice_str("one")), 0);
-    settle(&f);
+    redis_shelf_settle(&f, 10);
     PC_ASSERT_INT(redis_rig_int(&f.config, "TTL %sa\x06\x16""2", f.config.key_prefix), -1);
     expect(&f, "a\x06\x16""2", "1", "one");
-    close_store(&f);
+    redis_shelf_close(&f);
 }
 
 void
 test_redis_replies_that_cannot_be_sent_are_reported(void)
 {
-    fixture f;
+    redis_shelf f;
     pc_slice huge = {"x", PC_REDIS_VALUE_MAX + 1};  // never looked at
     open_store(&f, NULL, 100, NULL);
     pc_reply_free(redis_rig_do(&f.config, "SET %stext x", f.config.key_prefix));
@@ -168,11 +107,11 @@ test_redis_replies_that_cannot_be_sent_are_reported(void)
     PC_ASSERT_INT(put(&f, "", "1", huge), 0);
     PC_ASSERT_INT(put(&f, "text", "2", pc_slice_str("two")), 0);
     PC_ASSERT_INT(put(&f, "a", "3", pc_slice_str("three")), 0);
-    settle(&f);
+    redis_shelf_settle(&f, 10);
     PC_ASSERT_INT(f.refused, 2);
     PC_ASSERT(strstr(f.why.msg, "WRONGTYPE") != NULL, "%s", f.why.msg);
     expect(&f, "a", "3", "three");
-    close_store(&f);
+    redis_shelf_close(&f);
 }
 
 void
@@ -181,7 +120,7 @@ test_redis_replies_outlast_a_killed_server(void)
     static const char *const options[] = {"--appendonly", "yes", "--appendfsync", "always", NULL};
     enum { N = 3000 };
     redis_server server = {0};
-    fixture f;
+    redis_shelf f;
     char text[24];
     bool seen[N] = {false};
     redis_server_start(&server, options, NULL);
@@ -193,7 +132,7 @@ test_redis_replies_outlast_a_killed_server(void)
     }
     redis_server_kill(&server);
     redis_server_start(&server, options, NULL);
-    settle(&f);
+    redis_shelf_settle(&f, 10);
     PC_ASSERT_INT(f.refused, 0);
     pc_reply *all = redis_rig_do(&f.config, "LRANGE %sa 0 -1", f.config.key_prefix);
     for (size_t i = 0; i < all->len; i++) {
@@ -210,7 +149,7 @@ test_redis_replies_outlast_a_killed_server(void)
     for (int i = 0; i < N; i++) {
         PC_ASSERT(seen[i], "number %d is lost", i);
     }
-    close_store(&f);
+    redis_shelf_close(&f);
     redis_server_kill(&server);
 }
 
@@ -218,16 +157,16 @@ void
 test_redis_replies_survive_failing_allocations(void)
 {
     for (long n = 1; n <= 60; n++) {
-        fixture f;
+        redis_shelf f;
         open_store(&f, NULL, 100, NULL);
         pc_mem_fail_after(n);
         for (int i = 0; i < 10; i++) {
             (void)put(&f, "a", "1", pc_slice_str("one"));
             PC_ASSERT(pc_loop_step(f.loop, (pc_mono){0}, NULL) >= 0);
         }
-        settle(&f);
+        redis_shelf_settle(&f, 10);
         pc_mem_fail_after(-1);
         PC_ASSERT(redis_rig_int(&f.config, "LLEN %sa", f.config.key_prefix) >= (long long)f.put);
-        close_store(&f);
+        redis_shelf_close(&f);
     }
 }

@@ -9,91 +9,29 @@
 #include "harness.h"
 #include "io/redis_conn.h"
 #include "io/redis_meta.h"
-#include "redis_rig.h"
+#include "redis_shelf.h"
 
 #define SUCCESS "{\"status\": \"SUCCESS\", \"result\": 4}"
 #define STARTED "{\"status\": \"STARTED\", \"result\": null}"
 
 #define BYTES(literal) {literal, sizeof literal - 1}
 
-typedef struct fixture {
-    pc_store_config config;
-    pc_loop *loop;
-    pc_store *store;
-    size_t put;
-    size_t stored;
-    size_t refused;
-    pc_err why;   // of the last refused
-    int downs;
-    int ups;
-    pc_err down;  // why, the last time
-} fixture;
-
 static void
-on_stored(void *ctx, void *cookie, const pc_err *why)
-{
-    fixture *f = ctx;
-    PC_ASSERT((size_t)(uintptr_t)cookie == f->stored, "answer %zu for item %zu", f->stored,
-              (size_t)(uintptr_t)cookie);
-    f->stored++;
-    if (why != NULL) {
-        f->refused++;
-        f->why = *why;
-    }
-}
-
-static void
-on_down(void *ctx, const pc_err *why)
-{
-    fixture *f = ctx;
-    f->downs++;
-    f->down = *why;
-}
-
-static void
-on_up(void *ctx)
-{
-    fixture *f = ctx;
-    f->ups++;
-}
-
-/* Settings made in f->config after redis_rig_config are kept. */
-static void
-open_store(fixture *f)
-{
-    pc_err err = {0};
-    pc_store_hooks hooks = {on_stored, on_down, on_up, f};
-    f->loop = pc_loop_new(&err);
-    PC_ASSERT(f->loop != NULL, "%s", err.msg);
-    f->store = pc_store_redis.create(&f->config, f->loop, &hooks, NULL, &err);
-    PC_ASSERT(f->store != NULL, "%s", err.msg);
-}
-
-static void
-close_store(fixture *f)
-{
-    pc_store_redis.destroy(f->store);
-    pc_loop_free(f->loop);
-    redis_rig_clean(&f->config);
-}
-
-static void
-put(fixture *f, const char *id, pc_slice document)
+put(redis_shelf *f, const char *id, pc_slice document)
 {
     pc_store_item item = {.id = pc_slice_str(id), .document = document};
     pc_err err = {0};
-    int rc = pc_store_redis.put(f->store, &item, (void *)(uintptr_t)f->put++, &err);
-    PC_ASSERT(rc == 0, "%s", err.msg);
+    PC_ASSERT(redis_shelf_put(f, &item, &err) == 0, "%s", err.msg);
 }
 
 static void
-put_text(fixture *f, const char *id, const char *document)
+put_text(redis_shelf *f, const char *id, const char *document)
 {
     put(f, id, pc_slice_str(document));
 }
 
 static void
-turn_until(fixture *f, const int *counter, int want, double seconds)
+turn_until(redis_shelf *f, const int *counter, int want, double seconds)
 {
     pc_mono end = redis_rig_in(seconds);
     while (*counter < want && pc_mono_now().ns < end.ns) {
@@ -102,47 +40,36 @@ turn_until(fixture *f, const int *counter, int want, double seconds)
     PC_ASSERT(*counter >= want, "%d of %d; down: %s", *counter, want, f->down.msg);
 }
 
-static void
-settle(fixture *f, double seconds)
-{
-    pc_mono end = redis_rig_in(seconds);
-    while (f->stored < f->put && pc_mono_now().ns < end.ns) {
-        PC_ASSERT(pc_loop_step(f->loop, end, NULL) >= 0);
-    }
-    PC_ASSERT(f->stored == f->put, "%zu of %zu stored; down: %s", f->stored, f->put, f->down.msg);
-    PC_ASSERT_INT(pc_store_redis.pending(f->store), 0);
-}
-
 void
 test_redis_store_writes_with_expiry(void)
 {
-    fixture f = {.config = redis_rig_config(NULL)};
-    open_store(&f);
+    redis_shelf f = {.config = redis_rig_config(NULL)};
+    redis_shelf_open(&f);
     put_text(&f, "a", SUCCESS);
     PC_ASSERT_INT(pc_store_redis.pending(f.store), 1);
-    settle(&f, 5);
+    redis_shelf_settle(&f, 5);
     redis_rig_expect(&f.config, "a", SUCCESS);
     long long ttl = redis_rig_int(&f.config, "TTL %scelery-task-meta-a", f.config.key_prefix);
     PC_ASSERT(ttl > 90 && ttl <= 100, "TTL %lld", ttl);
     PC_ASSERT_INT(f.downs + f.ups, 0);
-    close_store(&f);
+    redis_shelf_close(&f);
 }
 
 void
 test_redis_store_for_ever_and_with_a_joined_prefix(void)
 {
-    fixture f = {.config = redis_rig_config(NULL)};
+    redis_shelf f = {.config = redis_rig_config(NULL)};
     char prefix[100];
     const char *given = f.config.key_prefix;
     snprintf(prefix, sizeof prefix, "%sapp", given);
     f.config.expires = 0;
     f.config.key_prefix = prefix;
-    open_store(&f);
+    redis_shelf_open(&f);
     put_text(&f, "a", SUCCESS);
-    settle(&f, 5);
+    redis_shelf_settle(&f, 5);
     PC_ASSERT_INT(redis_rig_int(&f.config, "TTL %s_celery-task-meta-a", prefix), -1);
     f.config.key_prefix = given;
-    close_store(&f);
+    redis_shelf_close(&f);
 }
 
 void
@@ -178,28 +105,28 @@ test_redis_store_never_replaces_success(void)
         {BYTES("children: []\nresult: |\n  status: SUCCESS\nstatus: STARTED\n"), 0},
         {BYTES(""), 0},
     };
-    fixture f = {.config = redis_rig_config(NULL)};
-    open_store(&f);
+    redis_shelf f = {.config = redis_rig_config(NULL)};
+    redis_shelf_open(&f);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char id[24];
         snprintf(id, sizeof id, "%zu", i);
         put(&f, id, rows[i].document);
         put_text(&f, id, "next");
-        settle(&f, 5);
+        redis_shelf_settle(&f, 5);
         pc_reply *got = redis_rig_do(&f.config, "GET %scelery-task-meta-%s", f.config.key_prefix, id);
         PC_ASSERT(pc_slice_is(got->text, "next") != rows[i].stays, "row %zu", i);
         pc_reply_free(got);
     }
     PC_ASSERT_INT(f.refused, 0);
-    close_store(&f);
+    redis_shelf_close(&f);
 }
 
 void
 test_redis_store_too_large_keeps_its_place(void)
 {
-    fixture f = {.config = redis_rig_config(NULL)};
+    redis_shelf f = {.config = redis_rig_config(NULL)};
     pc_slice huge = {"x", PC_REDIS_VALUE_MAX + 1};  // never looked at
-    open_store(&f);
+    redis_shelf_open(&f);
     put(&f, "first", huge);
     PC_ASSERT_INT(f.stored, 0);
     put_text(&f, "a", SUCCESS);
@@ -207,36 +134,36 @@ test_redis_store_too_large_keeps_its_place(void)
     put(&f, "c", huge);
     put_text(&f, "d", SUCCESS);
     put(&f, "last", huge);
-    settle(&f, 5);
+    redis_shelf_settle(&f, 5);
     PC_ASSERT_INT(f.refused, 4);
     PC_ASSERT_INT(f.why.code, PC_ELIMIT);
     redis_rig_expect(&f.config, "a", SUCCESS);
     redis_rig_expect(&f.config, "d", SUCCESS);
     redis_rig_expect(&f.config, "b", NULL);
     put(&f, "alone", huge);
-    settle(&f, 5);
-    close_store(&f);
+    redis_shelf_settle(&f, 5);
+    redis_shelf_close(&f);
 }
 
 void
 test_redis_store_wrong_type_is_reported(void)
 {
-    fixture f = {.config = redis_rig_config(NULL)};
-    open_store(&f);
+    redis_shelf f = {.config = redis_rig_config(NULL)};
+    redis_shelf_open(&f);
     redis_rig_int(&f.config, "RPUSH %scelery-task-meta-b x", f.config.key_prefix);
     put_text(&f, "a", SUCCESS);
     put_text(&f, "b", SUCCESS);
     put_text(&f, "c", SUCCESS);
-    settle(&f, 5);
+    redis_shelf_settle(&f, 5);
     PC_ASSERT_INT(f.refused, 1);
     PC_ASSERT_INT(f.why.code, PC_EDATA);
     PC_ASSERT(strstr(f.why.msg, "WRONGTYPE") != NULL, "%s", f.why.msg);
     redis_rig_expect(&f.config, "c", SUCCESS);
-    close_store(&f);
+    redis_shelf_close(&f);
 }
 
 static void
-put_numbered(fixture *f, int n)
+put_numbered(redis_shelf *f, int n)
 {
     for (int i = 0; i < n; i++) {
         char id[24], document[60];
@@ -247,7 +174,7 @@ put_numbered(fixture *f, int n)
 }
 
 static void
-expect_numbered(const fixture *f)
+expect_numbered(const redis_shelf *f)
 {
     char id[24], document[60];
     for (size_t i = 0; i < f->put; i += 1 + f->put / 50) {
@@ -266,10 +193,10 @@ test_redis_store_kill_and_restart(void)
     redis_server server = {0};
     static const char *const options[] = {"--appendonly", "yes", "--appendfsync", "always", NULL};
     redis_server_start(&server, options, NULL);
-    fixture f = {.config = redis_rig_config(&server)};
-    open_store(&f);
+    redis_shelf f = {.config = redis_rig_config(&server)};
+    redis_shelf_open(&f);
     put_numbered(&f, 500);
-    settle(&f, 5);
+    redis_shelf_settle(&f, 5);
     put_numbered(&f, 5000);
     for (int i = 0; i < 3; i++) {  // written, some answered
         PC_ASSERT(pc_loop_step(f.loop, redis_rig_in(1), NULL) >= 0);
@@ -279,11 +206,11 @@ test_redis_store_kill_and_restart(void)
     PC_ASSERT_INT(f.down.code, PC_EIO);
     put_numbered(&f, 500);
     redis_server_start(&server, options, NULL);
-    settle(&f, 10);
+    redis_shelf_settle(&f, 10);
     PC_ASSERT_INT(f.downs, 1);
     PC_ASSERT_INT(f.ups, 1);
     expect_numbered(&f);
-    close_store(&f);
+    redis_shelf_close(&f);
     redis_server_kill(&server);
 }
 
@@ -293,15 +220,15 @@ test_redis_store_nobody_there_at_first(void)
     redis_server server = {0};
     redis_server_start(&server, NULL, NULL);
     redis_server_kill(&server);
-    fixture f = {.config = redis_rig_config(&server)};
-    open_store(&f);
+    redis_shelf f = {.config = redis_rig_config(&server)};
+    redis_shelf_open(&f);
     put_numbered(&f, 10);
     turn_until(&f, &f.downs, 1, 5);
     redis_server_start(&server, NULL, NULL);
-    settle(&f, 10);
+    redis_shelf_settle(&f, 10);
     PC_ASSERT_INT(f.downs, 1);
     PC_ASSERT_INT(f.ups, 1);
-    close_store(&f);
+    redis_shelf_close(&f);
     redis_server_kill(&server);
 }
 
@@ -311,9 +238,9 @@ test_redis_store_wrong_password_is_told_once(void)
     static const char *const options[] = {"--requirepass", "geheim", NULL};
     redis_server server = {0};
     redis_server_start(&server, options, NULL);
-    fixture f = {.config = redis_rig_config(&server)};
+    redis_shelf f = {.config = redis_rig_config(&server)};
     f.config.password = "falsch";
-    open_store(&f);
+    redis_shelf_open(&f);
     put_numbered(&f, 3);
     turn_until(&f, &f.downs, 1, 5);
     PC_ASSERT_INT(f.down.code, PC_EAUTH);
@@ -321,11 +248,11 @@ test_redis_store_wrong_password_is_told_once(void)
     f.config.password = "geheim";
     // the server learns the other password: the store gets in by itself
     pc_reply_free(redis_rig_do(&f.config, "CONFIG SET requirepass falsch"));
-    settle(&f, 10);
+    redis_shelf_settle(&f, 10);
     PC_ASSERT_INT(f.downs, 1);
     f.config.password = "falsch";
     expect_numbered(&f);
-    close_store(&f);
+    redis_shelf_close(&f);
     redis_server_kill(&server);
 }
 
@@ -336,19 +263,19 @@ test_redis_store_waits_out_oom(void)
                                           NULL};
     redis_server server = {0};
     redis_server_start(&server, options, NULL);
-    fixture f = {.config = redis_rig_config(&server)};
-    open_store(&f);
+    redis_shelf f = {.config = redis_rig_config(&server)};
+    redis_shelf_open(&f);
     put_numbered(&f, 300);
     turn_until(&f, &f.downs, 1, 5);
     PC_ASSERT_INT(f.down.code, PC_EFULL);
     PC_ASSERT_INT(f.stored, 0);
     PC_ASSERT(strstr(f.down.msg, "OOM") != NULL, "%s", f.down.msg);
     pc_reply_free(redis_rig_do(&f.config, "CONFIG SET maxmemory 0"));
-    settle(&f, 10);
+    redis_shelf_settle(&f, 10);
     PC_ASSERT_INT(f.downs, 1);
     PC_ASSERT_INT(f.ups, 1);
     expect_numbered(&f);
-    close_store(&f);
+    redis_shelf_close(&f);
     redis_server_kill(&server);
 }
 
@@ -357,21 +284,21 @@ test_redis_store_script_flushed(void)
 {
     redis_server server = {0};
     redis_server_start(&server, NULL, NULL);
-    fixture f = {.config = redis_rig_config(&server)};
-    open_store(&f);
+    redis_shelf f = {.config = redis_rig_config(&server)};
+    redis_shelf_open(&f);
     put_numbered(&f, 100);
-    settle(&f, 5);
+    redis_shelf_settle(&f, 5);
     for (int round = 0; round < 5; round++) {
         pc_reply_free(redis_rig_do(&f.config, "SCRIPT FLUSH"));
         put_numbered(&f, 100);
         PC_ASSERT(pc_loop_step(f.loop, redis_rig_in(1), NULL) >= 0);
         put_numbered(&f, 100);
-        settle(&f, 5);
+        redis_shelf_settle(&f, 5);
     }
     PC_ASSERT_INT(f.downs, 0);
     PC_ASSERT_INT(f.refused, 0);
     expect_numbered(&f);
-    close_store(&f);
+    redis_shelf_close(&f);
     redis_server_kill(&server);
 }
 
@@ -380,21 +307,21 @@ test_redis_store_silent_server(void)
 {
     redis_server server = {0};
     redis_server_start(&server, NULL, NULL);
-    fixture f = {.config = redis_rig_config(&server)};
+    redis_shelf f = {.config = redis_rig_config(&server)};
     f.config.socket_timeout = 0.2;
-    open_store(&f);
+    redis_shelf_open(&f);
     put_numbered(&f, 10);
-    settle(&f, 5);
+    redis_shelf_settle(&f, 5);
     redis_server_signal(&server, SIGSTOP);
     put_numbered(&f, 10);
     turn_until(&f, &f.downs, 1, 5);
     PC_ASSERT(strstr(f.down.msg, "no answer") != NULL, "%s", f.down.msg);
     redis_server_signal(&server, SIGCONT);
-    settle(&f, 10);
+    redis_shelf_settle(&f, 10);
     PC_ASSERT_INT(f.ups, 1);
     f.config.socket_timeout = 10;
     expect_numbered(&f);
-    close_store(&f);
+    redis_shelf_close(&f);
     redis_server_kill(&server);
 }
 
@@ -408,10 +335,10 @@ test_redis_store_waits_for_loading(void)
     static const char *const fast[] = {"--appendonly", "yes", NULL};
     redis_server server = {0};
     redis_server_start(&server, fast, NULL);
-    fixture f = {.config = redis_rig_config(&server)};
-    open_store(&f);
+    redis_shelf f = {.config = redis_rig_config(&server)};
+    redis_shelf_open(&f);
     put_numbered(&f, 1500);
-    settle(&f, 5);
+    redis_shelf_settle(&f, 5);
     pc_reply_free(redis_rig_do(&f.config, "BGREWRITEAOF"));
     while (true) {
         pc_reply *info = redis_rig_do(&f.config, "INFO persistence");
@@ -425,11 +352,11 @@ test_redis_store_waits_for_loading(void)
     turn_until(&f, &f.downs, 1, 5);
     redis_server_start(&server, slow, "Reading RDB base file");
     put_numbered(&f, 10);
-    settle(&f, 15);
+    redis_shelf_settle(&f, 15);
     PC_ASSERT_INT(f.downs, 1);
     PC_ASSERT_INT(f.ups, 1);
     expect_numbered(&f);
-    close_store(&f);
+    redis_shelf_close(&f);
     redis_server_kill(&server);
 }
 
@@ -438,8 +365,8 @@ void
 test_redis_store_survives_failing_allocations(void)
 {
     for (long n = 1; n <= 40; n++) {
-        fixture f = {.config = redis_rig_config(NULL)};
-        pc_store_hooks hooks = {on_stored, on_down, on_up, &f};
+        redis_shelf f = {.config = redis_rig_config(NULL)};
+        pc_store_hooks hooks = redis_shelf_hooks(&f);
         pc_err err = {0};
         f.loop = pc_loop_new(NULL);
         pc_mem_fail_after(n);
@@ -447,29 +374,28 @@ test_redis_store_survives_failing_allocations(void)
         PC_ASSERT(f.store != NULL || err.code == PC_ENOMEM, "%ld: %s", n, err.msg);
         for (int i = 0; f.store != NULL && i < 10; i++) {
             pc_store_item item = {.id = pc_slice_str("a"), .document = pc_slice_str(SUCCESS)};
-            void *cookie = (void *)(uintptr_t)f.put;
-            f.put += pc_store_redis.put(f.store, &item, cookie, &err) == 0;
+            (void)redis_shelf_put(&f, &item, &err);
             PC_ASSERT(pc_loop_step(f.loop, (pc_mono){0}, NULL) >= 0);
         }
         if (f.store != NULL) {
-            settle(&f, 5);
+            redis_shelf_settle(&f, 5);
         }
         pc_mem_fail_after(-1);
-        close_store(&f);
+        redis_shelf_close(&f);
     }
 }
 
 void
 test_redis_store_50000(void)
 {
-    fixture f = {.config = redis_rig_config(NULL)};
+    redis_shelf f = {.config = redis_rig_config(NULL)};
     f.config.expires = 15;
-    open_store(&f);
+    redis_shelf_open(&f);
     for (int i = 0; i < 50; i++) {
         put_numbered(&f, 1000);
         PC_ASSERT(pc_loop_step(f.loop, redis_rig_in(1), NULL) >= 0);
     }
-    settle(&f, 15);
+    redis_shelf_settle(&f, 15);
     PC_ASSERT_INT(f.downs, 0);
     pc_store_redis.destroy(f.store);
     pc_loop_free(f.loop);
@@ -485,11 +411,11 @@ test_redis_store_50000(void)
 void
 bench_redis_store_put(long n)
 {
-    fixture f = {.config = redis_rig_config(NULL)};
+    redis_shelf f = {.config = redis_rig_config(NULL)};
     f.config.expires = 10;
-    open_store(&f);
+    redis_shelf_open(&f);
     put_numbered(&f, 1);
-    settle(&f, 5);
+    redis_shelf_settle(&f, 5);
     struct timespec from, to;
     pc_mono begin = pc_mono_now();
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
@@ -506,7 +432,7 @@ bench_redis_store_put(long n)
             PC_ASSERT(pc_loop_step(f.loop, (pc_mono){0}, NULL) >= 0);
         }
     }
-    settle(&f, 60);
+    redis_shelf_settle(&f, 60);
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
     double ns = (double)(to.tv_sec - from.tv_sec) * 1e9 + (double)(to.tv_nsec - from.tv_nsec);
     if (n > 1000) {

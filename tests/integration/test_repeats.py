@@ -67,27 +67,6 @@ class Held:
         return json.loads(document)["status"] if isinstance(document, bytes) else "PENDING"
 
 
-@pytest.mark.parametrize("once", [True, False])
-def test_connection_lost_before_the_ack(
-    amqp_url: str, redis_url: str, unique: Callable[[str], str], tmp_path: Path, once: bool,
-) -> None:
-    """The same worker gets the message again."""
-    side = ours()
-    with opened(amqp_url) as relay:
-        env = side.env(relay.url, redis_url, unique("repeat"), FLEET_SETTINGS=json.dumps(ONCE if once else {}))
-        with side.worker(env, "-c", "1") as worker:
-            held = Held(relay, tmp_path / "go", env)
-            relay.cut()
-            worker.wait_for("Connection to broker lost")
-            relay.open()
-            if once:
-                worker.wait_for(f"[{held.id}{SKIPPED}")
-            else:
-                wait_until(held.again.exists)
-    assert held.again.exists() != once
-    remove(held.env)
-
-
 @pytest.mark.parametrize("broker, first, second", [("amqp", ours, ours), ("amqp", theirs, ours), ("amqp", ours, theirs), ("redis", ours, ours)])
 def test_worker_killed_before_the_ack(
     request: pytest.FixtureRequest, redis_url: str, unique: Callable[[str], str], tmp_path: Path,
@@ -107,6 +86,18 @@ def test_worker_killed_before_the_ack(
     assert not held.again.exists()
     if broker == "amqp":
         assert ours().client("result = tasks.app.amqp.producer.size(tasks.app.conf.task_default_queue, 5.0)[0]", held.env) == 0
+    remove(held.env)
+
+
+def test_without_the_setting(amqp_url: str, redis_url: str, unique: Callable[[str], str], tmp_path: Path) -> None:
+    """A task runs again although its result is there."""
+    with opened(amqp_url) as relay:
+        env = ours().env(relay.url, redis_url, unique("repeat"))
+        with ours().worker(env, "-c", "1") as worker:
+            held = Held(relay, tmp_path / "go", env)
+            worker.kill_group()
+    with ours().worker(held.env, "-c", "1"):
+        wait_until(held.again.exists)
     remove(held.env)
 
 

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.compression import decompress
 from kombu.serialization import dumps, loads, prepare_accept_content, registry
 
-from pyceleryc.utils.iso8601 import parse_iso8601
 from pyceleryc.utils.saferepr import saferepr
-from pyceleryc.utils.time import maybe_make_aware
 
 if TYPE_CHECKING:
     from pyceleryc.app.base import Celery
@@ -42,7 +40,7 @@ def upgrade(app: Celery, headers: Mapping[str, Any], body: bytes, content_type: 
     if not isinstance(fields, Mapping) or not (fields.get('task') or headers.get('task')):
         return None
     args, kwargs, embed = body_of_mapping(fields)
-    made = _headers(app, fields, args, kwargs)
+    made = _headers(fields, args, kwargs)
     made.update((name, value) for name, value in headers.items() if value is not None and name != 'compression')
     serializer = registry.type_to_name.get(content_type or '', 'json')
     new_type, new_encoding, new_body = dumps((args, kwargs, embed), serializer)
@@ -56,22 +54,13 @@ def body_of_mapping(fields: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]
     return fields.get('args') or [], fields.get('kwargs') or {}, embed
 
 
-def _headers(app: Celery, fields: Mapping[str, Any], args: Any, kwargs: Any) -> dict[str, Any]:
+def _headers(fields: Mapping[str, Any], args: Any, kwargs: Any) -> dict[str, Any]:
     made = {name: fields[name] for name in _HEADERS if fields.get(name) is not None}
+    # Times without an offset are UTC, whatever the field utc says, as for a worker of Celery.
     made.update(
-        lang='py', eta=_time(app, fields, 'eta'), expires=_time(app, fields, 'expires'),
+        lang='py', eta=fields.get('eta'), expires=fields.get('expires'),
         group=fields.get('group') or fields.get('taskset'), timelimit=fields.get('timelimit') or [None, None],
         retries=fields.get('retries') or 0, argsrepr=fields.get('argsrepr') or saferepr(args),
         kwargsrepr=fields.get('kwargsrepr') or saferepr(kwargs))
     return made
 
-
-def _time(app: Celery, fields: Mapping[str, Any], name: str) -> Any:
-    """Return a time with its offset: without one it is UTC, or local if the sender says so."""
-    value = fields.get(name)
-    if not isinstance(value, str) or not value or fields.get('utc', True):
-        return value
-    try:
-        return maybe_make_aware(parse_iso8601(value), tz=app.timezone).isoformat()
-    except ValueError:
-        return value  # the machine complains

@@ -121,9 +121,9 @@ types: build
 soak: build
 	@for script in tests/soak/*.py; do echo "$$script"; $(PY) "$$script" || exit 1; done
 
-# Result stores that need MariaDB, MongoDB, moto, azurite, PouchDB, Django; installs what is missing.
+# Result stores that need MariaDB, MongoDB, moto, azurite, PouchDB, Django; installs what is missing. T="gs s3": these only.
 check-stores: build
-	tests/soak/soak_stores.sh
+	tests/soak/soak_stores.sh $(T)
 
 bench: build $(BUILD)/c/plain/run
 	$(SERVERS) $(BUILD)/c/plain/run -b $(T)

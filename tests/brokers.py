@@ -85,15 +85,15 @@ def free_port() -> int:
             return port
 
 
-def find_program(name: str, *places: str) -> str:
-    """The path of a server program, from `places` or PATH and the sbin directories."""
+def find_program(name: str, *places: str, package: str = "") -> str:
+    """The path of a server program, from `places` or PATH and the sbin directories; `package`: Debian's, if it is called something else."""
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin"
     for place in places:
         if os.access(place, os.X_OK):
             return place
     found = shutil.which(name, path=path)
     if not found:
-        raise BrokerError(f"{name} is not installed; on Debian: apt-get install {name}")
+        raise BrokerError(f"{name} is not installed; on Debian: apt-get install {package or name}")
     return found
 
 
@@ -217,7 +217,7 @@ class PrivateRabbitMQ(PrivateServer):
             **config,
         }
         self.epmd = subprocess.Popen(
-            [find_program("epmd"), "-address", "127.0.0.1", "-port", str(self.epmd_port)],
+            [find_program("epmd", package="erlang-base"), "-address", "127.0.0.1", "-port", str(self.epmd_port)],
             start_new_session=True, cwd=directory,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -258,7 +258,8 @@ class PrivateRabbitMQ(PrivateServer):
 
     def ctl(self, *arguments: str) -> str:
         """What rabbitmqctl says when it is called so for this node."""
-        command = [find_program("rabbitmqctl", "/usr/lib/rabbitmq/bin/rabbitmqctl"), "-n", self.environment()["RABBITMQ_NODENAME"]]
+        program = find_program("rabbitmqctl", "/usr/lib/rabbitmq/bin/rabbitmqctl", package="rabbitmq-server")
+        command = [program, "-n", self.environment()["RABBITMQ_NODENAME"]]
         done = subprocess.run([*command, *arguments], env=self.environment(), user=self.user(), stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=START_TIMEOUT)
         if done.returncode != 0:

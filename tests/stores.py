@@ -71,7 +71,7 @@ class PrivatePostgreSQL(PrivateServer):
 
     def program(self, name: str) -> str:
         places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-        return find_program(name, *(str(place) for place in places[-1:]))
+        return find_program(name, *(str(place) for place in places[-1:]), package="postgresql")
 
     @property
     def url(self) -> str:
@@ -157,7 +157,7 @@ class PrivateMariaDB(PrivateServer):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        subprocess.run([find_program("mariadb-install-db"), "--no-defaults", f"--datadir={directory}/data",
+        subprocess.run([find_program("mariadb-install-db", package="mariadb-server"), "--no-defaults", f"--datadir={directory}/data",
                         "--auth-root-authentication-method=normal"], check=True, stdout=subprocess.DEVNULL)
 
     @property
@@ -165,7 +165,8 @@ class PrivateMariaDB(PrivateServer):
         return f"mysql+pymysql://root@127.0.0.1:{self.port}/mysql"
 
     def command(self) -> list[str]:
-        return [find_program("mariadbd"), "--no-defaults", f"--datadir={self.directory}/data", f"--port={self.port}", "--bind-address=127.0.0.1",
+        program = find_program("mariadbd", package="mariadb-server")
+        return [program, "--no-defaults", f"--datadir={self.directory}/data", f"--port={self.port}", "--bind-address=127.0.0.1",
                 f"--socket={self.directory}/socket", f"--user={user() if os.geteuid() else 'root'}"]
 
     def answers(self) -> bool:
@@ -301,7 +302,7 @@ def node_server(directory: Path, script: str, port: int) -> list[str]:
     modules = directory / "node_modules"
     if not modules.is_symlink():
         modules.symlink_to(os.environ.get("NODE_MODULES", ""))
-    return [find_program("node"), str(Path(__file__).parent / "soak" / "stores" / script), str(port)]
+    return [find_program("node", package="nodejs"), str(Path(__file__).parent / "soak" / "stores" / script), str(port)]
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from pyceleryc.apps.beat import PLAIN
 from pyceleryc.bin.base import LOG_LEVEL, CeleryDaemonCommand, CeleryOption, handle_preload_options
 from pyceleryc.bin.detaching import become, start_detached, was_detached
 from pyceleryc.platforms import EX_FAILURE, EX_OK
@@ -51,6 +50,8 @@ def beat(ctx: click.Context, detach: bool, uid: str | None, gid: str | None, uma
 
 
 def _run(ctx: click.Context, options: dict[str, Any]) -> int:
+    from pyceleryc.apps.beat import PLAIN  # slow to load: the list of commands goes without
+
     app = ctx.obj.app
     try:
         app.Beat(app=app, no_color=ctx.obj.no_color, quiet=ctx.obj.quiet, **options).run()

@@ -12,13 +12,13 @@ from pyceleryc.bin.base import CeleryCommand, handle_preload_options
 from pyceleryc.exceptions import ImproperlyConfigured
 from pyceleryc.platforms import EX_UNAVAILABLE
 from pyceleryc.utils.graph import DependencyGraph, GraphFormatter
+from pyceleryc.utils.imports import symbol_by_name
 from pyceleryc.utils.url import hide_password
-from pyceleryc.worker.components import Blueprint as WorkerBlueprint
-from pyceleryc.worker.consumer.consumer import Blueprint as ConsumerBlueprint
 
 __all__ = ('graph',)
 
-BLUEPRINTS = {'worker': WorkerBlueprint, 'consumer': ConsumerBlueprint}
+#: Imported when they are drawn: they are slow to load.
+BLUEPRINTS = {'worker': 'pyceleryc.worker.components:Blueprint', 'consumer': 'pyceleryc.worker.consumer.consumer:Blueprint'}
 #: So many processes of a worker get a node each.
 MOST_THREADS = 6
 
@@ -53,7 +53,7 @@ def bootsteps(ctx: click.Context, which: tuple[str, ...]) -> None:
     drawn = DependencyGraph(formatter=_Steps())
     try:
         for kind in which or ('worker', 'consumer'):
-            blueprint = BLUEPRINTS[kind](steps=ctx.obj.app.steps[kind])
+            blueprint = symbol_by_name(BLUEPRINTS[kind])(steps=ctx.obj.app.steps[kind])
             for cls, required in blueprint.dependencies().items():
                 for step in (cls, *required):
                     drawn.add_arc(step)

@@ -5,13 +5,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from kombu.exceptions import OperationalError
 
-from pyceleryc.apps.reloading import Reloader
-from pyceleryc.apps.worker import Worker
 from pyceleryc.bin.base import (
     COMMA_SEPARATED_LIST,
     LOG_LEVEL,
@@ -26,6 +24,9 @@ from pyceleryc.exceptions import ImproperlyConfigured, SecurityError
 from pyceleryc.platforms import EX_FAILURE, EX_OK, LockFailed
 from pyceleryc.utils.nodenames import default_nodename, host_format
 from pyceleryc.worker.autoscale import autoscale_bounds
+
+if TYPE_CHECKING:
+    from pyceleryc.apps.worker import Worker
 
 __all__ = ('worker',)
 
@@ -129,6 +130,8 @@ def worker(ctx: click.Context, hostname: str, detach: bool, uid: str | None, gid
         _import_all(ctx.obj.app, options['include'])
         return
     if reload_:
+        from pyceleryc.apps.reloading import Reloader  # rare
+
         options['ready_callback'] = Reloader([sys.executable, *sys.orig_argv[1:]], {_TRIAL: '1'}).begin
     if not was_detached() and detach:
         start_detached(ctx.obj, hostname, uid, gid, umask, executable, options)

@@ -5,7 +5,6 @@ import builtins
 import io
 import re
 from collections.abc import Callable, Mapping
-from pprint import pformat
 from re import Pattern
 from textwrap import fill
 from typing import Any
@@ -104,6 +103,8 @@ def pretty(
     value: Any, width: int = 80, nl_width: int = 80, sep: str = '\n', **kw: Any,
 ) -> str:
     """Format *value* over several lines; a mapping starts on its own line."""
+    from pprint import pformat  # for reports: programs that send tasks go without
+
     if isinstance(value, dict):
         return sep + pformat(value, 4, nl_width)
     return pformat(value, width=width, **kw)

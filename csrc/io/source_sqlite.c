@@ -60,9 +60,13 @@ static int
 settle(pc_source *base, uint64_t tag, pc_settle how, pc_err *err)
 {
     pc_sqlite_source *self = pc_sqlite_source_of(base);
-    if ((tag & PC_TAG_NO_ACK) != 0 || (tag >> PC_TAG_ID_BITS) != self->generation ||
-        self->state == PC_SOURCE_ABANDONED) {
+    uint64_t generation = tag >> PC_TAG_ID_BITS;
+    if ((tag & PC_TAG_NO_ACK) != 0 || self->state == PC_SOURCE_ABANDONED) {
         return 0;
+    }
+    if (generation != self->generation) {  // done until we are up again: settled then, before the rest goes back
+        bool held = generation == self->held_by && !self->checked_in && how != PC_REQUEUE;
+        return held ? pc_sqlite_source_push(self, (int64_t)(tag & PC_TAG_ID_MASK), (int)how, err) : 0;
     }
     if (pc_sqlite_source_push(self, (int64_t)(tag & PC_TAG_ID_MASK), (int)how, err) < 0) {
         return -1;
@@ -103,6 +107,8 @@ disconnect(pc_sqlite_source *self)
         pc_sqlite_worker_fini(&self->worker);
         self->pending_len = 0;
     }
+    self->held_by = lost ? PC_TAG_GENERATIONS : self->checked_in ? self->generation : self->held_by;
+    self->checked_in = false;
     self->state = PC_SOURCE_CLOSED;
     self->held = 0;
     self->failures = 0;
@@ -341,6 +347,7 @@ bring_up(pc_sqlite_source *self, pc_err *err)
         pc_bell_ring(&self->bell, PC_BELL_QUEUE, PC_BELL_ALL, ready);
     }
     self->pending_len = 0;
+    self->checked_in = true;
     self->suspect = true;
     self->seen = -1;
     self->next_due = PC_DUE_UNKNOWN;

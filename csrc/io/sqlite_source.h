@@ -61,6 +61,8 @@ typedef struct pc_sqlite_source {
     int64_t seen;      // data_version
     int64_t next_due;  // microseconds, 0: none waits, or PC_DUE_UNKNOWN
     unsigned generation;
+    unsigned held_by;  // generation of the messages that our row still holds while we are down
+    bool checked_in;   // on this connection: what was held before has gone back
     unsigned failures;
     pc_mono owners_at;  // next look for dead workers
     pc_settled *pending;

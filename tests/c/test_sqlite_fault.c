@@ -138,16 +138,16 @@ fill_up(pc_producer *producer, pc_err *err)
     return sent;
 }
 
-/* Settled while the disk is full: after the trouble the message must not come again. */
+/* Settled while the disk is full, or when that has been reported: after the trouble the messages must not come again. */
 void
 test_sqlite_full_disk(void)
 {
     pc_err err = {0};
     signal(SIGXFSZ, SIG_IGN);
     pc_producer *producer = sq_make_producer();
-    sq_rig *self = sq_start_rig(1);
-    sq_send_numbers(producer, 1, 2);
-    PC_ASSERT(sq_turn_until(self, &self->got, 1, 1000));
+    sq_rig *self = sq_start_rig(3);
+    sq_send_numbers(producer, 1, 4);
+    PC_ASSERT(sq_turn_until(self, &self->got, 3, 1000));
     limit_files(2 << 20);
     int sent = fill_up(producer, &err);
     PC_ASSERT(sent > 10 && sent < 1000, "%d", sent);
@@ -158,11 +158,16 @@ test_sqlite_full_disk(void)
     sq_in->settle(self->source, self->tags[0], PC_ACK, NULL);
     PC_ASSERT(sq_turn_until(self, &self->down, 1, 8000));
     PC_ASSERT(strstr(self->why.msg, "free some space") != NULL, "%s", self->why.msg);
+    sq_in->settle(self->source, self->tags[1], PC_ACK, NULL);
+    sq_in->settle(self->source, self->tags[2], PC_REQUEUE, NULL);  // it goes back anyway
     limit_files(RLIM_INFINITY);
-    sq_send_numbers(producer, 2, 3);
     PC_ASSERT_INT(sq_in->connect(self->source, NULL), 0);
-    PC_ASSERT(sq_turn_until(self, &self->got, 2, 3000));
-    PC_ASSERT_INT(self->numbers[1], 2);
+    PC_ASSERT(sq_turn_until(self, &self->got, 4, 3000));
+    sq_in->settle(self->source, self->tags[2], PC_ACK, NULL);  // too late
+    sq_send_numbers(producer, 4, 5);
+    PC_ASSERT(sq_turn_until(self, &self->got, 5, 3000));
+    PC_ASSERT_INT(self->numbers[3], 3);
+    PC_ASSERT_INT(self->numbers[4], 4);
     sq_end_rig(self);
     sq_end_producer(producer);
 }

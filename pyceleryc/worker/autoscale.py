@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from pyceleryc import bootsteps
+from pyceleryc.concurrency import get_implementation
 from pyceleryc.exceptions import ImproperlyConfigured
 from pyceleryc.utils.imports import symbol_by_name
 
@@ -46,7 +47,7 @@ class WorkerComponent(bootsteps.Step):
     requires = ('pyceleryc.worker.components:Pool',)
 
     def __init__(self, w: Any, autoscale: Any = None, **kwargs: Any) -> None:
-        self.enabled = bool(autoscale)
+        self.enabled = bool(autoscale) and get_implementation(w.pool_name).core_name != 'solo'
 
     def create(self, w: Any) -> None:
         name = w.app.conf.worker_autoscaler

@@ -158,6 +158,8 @@ class WorkController:
         self.machine = self.make_machine()
         for name in filter(self.app.conf.value_set_for, WITHOUT_EFFECT):
             logger.warning("The setting %s has no effect in this worker.", name)
+        if self.autoscale is not None and self.autoscaler is None:
+            logger.warning("--autoscale has no effect: this pool always has one process.")
         if self.app.conf.worker_deduplicate_successful_tasks and not knows_states(self.app.backend):
             logger.warning("worker_deduplicate_successful_tasks has no effect: the result backend %s does not keep the states of tasks.",
                            self.app.backend.as_uri())

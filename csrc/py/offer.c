@@ -2,18 +2,10 @@
 /* A link of a chain is offered to the worker before it is sent (work/follow.c): its message is made as a producer makes it. */
 #include "py/args.h"
 #include "py/run.h"
-
-void
-py_tracer_offer_to(PyObject *tracer, bool (*offer)(void *ctx, pc_slice frame), void *ctx)
-{
-    py_tracer *self = (py_tracer *)(void *)tracer;
-
-    self->offer = offer;
-    self->offer_ctx = ctx;
-}
+#include "py/soft_limit.h"
 
 static bool
-offer_message(py_tracer *self, const pc_message *message)
+offer_message(const pc_outcome *to, const pc_message *message)
 {
     bool granted = false;
     pc_buf frame;
@@ -21,7 +13,7 @@ offer_message(py_tracer *self, const pc_message *message)
     pc_buf_init(&frame);
     Py_BEGIN_ALLOW_THREADS
     if (pc_message_pack(message, &frame, NULL) == 0) {
-        granted = self->offer(self->offer_ctx, pc_buf_slice(&frame));
+        granted = to->offer(to->offer_to, pc_buf_slice(&frame));
     }
     Py_END_ALLOW_THREADS
     pc_buf_fini(&frame);
@@ -32,23 +24,24 @@ offer_message(py_tracer *self, const pc_message *message)
 PyObject *
 py_tracer_offer(py_tracer *self, PyObject *const *args, Py_ssize_t nargs)
 {
+    const py_run *at = py_run_of(self->state, PyThread_get_thread_ident());
     py_order order;
     bool granted = false;
 
     if (py_arity("offer", nargs, PY_SEND_COUNT) < 0) {
         return NULL;
     }
-    if (self->offering == NULL) {
+    if (at == NULL || !at->offering) {
         Py_RETURN_FALSE;
     }
     py_scratch *scratch = py_scratch_take(&self->scratches);
     if (scratch == NULL) {
         return NULL;
     }
-    if (py_order_make(&order, self->state, self->offering->headers_kind, args, PY_SEND_COUNT, scratch) < 0) {
+    if (py_order_make(&order, self->state, at->message->headers_kind, args, PY_SEND_COUNT, scratch) < 0) {
         PyErr_Clear();
     } else {
-        granted = offer_message(self, &order.message);
+        granted = offer_message(at->outcome, &order.message);
     }
     py_scratch_give_back(&self->scratches, scratch);
     return PyBool_FromLong(granted);

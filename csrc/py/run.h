@@ -29,9 +29,6 @@ typedef struct py_tracer {
     PyObject *pop;
     PyObject *records;  // name -> record
     bool utc;
-    bool (*offer)(void *ctx, pc_slice frame);  // NULL: nobody takes offers
-    void *offer_ctx;
-    const pc_message *offering;  // the message whose run is sending its link; NULL: none
     py_scratches scratches;
     bool confirms_later;  // who called confirms what early-ack tasks have published (py_tracer_confirming)
 } py_tracer;
@@ -58,6 +55,7 @@ typedef struct py_run {
     // while it is open
     struct py_run *next;
     unsigned long thread;
+    bool offering;  // it is sending its link
     bool interrupted;
 } py_run;
 
@@ -88,7 +86,7 @@ bool py_run_has_sent(const py_run *at);
 bool py_run_ends_plainly(const py_run *at);
 /* The run has a value: its outcome. -1 with an exception. */
 int py_run_succeed(py_run *at);
-/* Tracer.offer() and py_tracer_offer_to() (offer.c). */
+/* Tracer.offer() (offer.c). */
 PyObject *py_tracer_offer(py_tracer *self, PyObject *const *args, Py_ssize_t nargs);
 /* The Context, as hooks are given it; new reference. */
 PyObject *py_run_context(const py_run *at);

@@ -6,25 +6,58 @@
 
 #include "py/line.h"
 #include "py/producer.h"
-#include "py/settings.h"
 #include "py/soft_limit.h"
 #include "py/worker.h"
+
+/* An offer of the solo pool: the machine, which others may use while the task runs, has to be taken back for it. */
+typedef struct loop_offer {
+    py_worker *self;
+    bool (*offer)(void *offer_to, pc_slice frame);
+    void *offer_to;
+} loop_offer;
+
+static bool
+offer_in_loop(void *to, pc_slice frame)
+{
+    loop_offer *what = to;
+
+    py_worker_sleeping(what->self, false);
+    bool granted = what->offer(what->offer_to, frame);
+    py_worker_sleeping(what->self, true);
+    return granted;
+}
+
+static void
+run_in_loop(py_worker *self, pc_slice frame, pc_outcome *outcome, pc_buf *memory)
+{
+    loop_offer what = {self, outcome->offer, outcome->offer_to};
+
+    if (what.offer != NULL) {
+        outcome->offer = offer_in_loop;
+        outcome->offer_to = &what;
+    }
+    py_worker_sleeping(self, true);
+    PyGILState_STATE gil = PyGILState_Ensure();
+    py_tracer_run(self->tracer, frame, outcome, memory);
+    PyGILState_Release(gil);
+    py_worker_sleeping(self, false);
+}
 
 static void
 run(void *ctx, pc_slice frame, pc_outcome *outcome, pc_buf *memory)
 {
     py_worker *self = ctx;
-    bool in_loop = self->child == NULL && PyThread_get_thread_ident() == self->owner;  // the solo pool
 
-    if (in_loop) {
-        py_worker_sleeping(self, true);
+    if (!self->chain_shortcut) {
+        outcome->offer = NULL;
+    }
+    if (self->child == NULL && PyThread_get_thread_ident() == self->owner) {  // the solo pool
+        run_in_loop(self, frame, outcome, memory);
+        return;
     }
     PyGILState_STATE gil = PyGILState_Ensure();
     py_tracer_run(self->tracer, frame, outcome, memory);
     PyGILState_Release(gil);
-    if (in_loop) {
-        py_worker_sleeping(self, false);
-    }
 }
 
 static pid_t
@@ -62,16 +95,8 @@ call_for_code(py_worker *self, const char *name, int value, int failed)
     return (int)code;
 }
 
-static bool
-offer(void *ctx, pc_slice frame)
-{
-    py_worker *self = ctx;
-
-    return pc_child_offer(self->child, frame);
-}
-
 static int
-child_start(void *ctx, int index, pc_child *child)
+child_start(void *ctx, int index, const pc_child *child)
 {
     py_worker *self = ctx;
     PyGILState_STATE gil = PyGILState_Ensure();
@@ -81,9 +106,6 @@ child_start(void *ctx, int index, pc_child *child)
     pc_worker_abandon(self->worker);
     self->state->open = NULL;  // those of the parent's threads
     py_tracer_confirm_later(self->tracer);
-    if (py_get_bool(self->config, "chain_shortcut", true)) {
-        py_tracer_offer_to(self->tracer, offer, self);
-    }
     int code = call_for_code(self, "child_start", index, 1);
     PyGILState_Release(gil);
     return code;

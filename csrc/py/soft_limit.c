@@ -26,8 +26,8 @@ py_run_close(py_run *at)
     }
 }
 
-static py_run *
-open_run(const py_state *state, unsigned long thread)
+py_run *
+py_run_of(const py_state *state, unsigned long thread)
 {
     py_run *at = state->open;
 
@@ -40,13 +40,13 @@ open_run(const py_state *state, unsigned long thread)
 bool
 py_run_is_open(const py_state *state, unsigned long thread)
 {
-    return open_run(state, thread) != NULL;
+    return py_run_of(state, thread) != NULL;
 }
 
 int
 py_run_interrupt(py_state *state, unsigned long thread, PyObject *exception)
 {
-    py_run *at = open_run(state, thread);
+    py_run *at = py_run_of(state, thread);
 
     if (at == NULL) {
         return 0;

@@ -9,6 +9,8 @@
 /* It may strike in between. Closing twice is all right. */
 void py_run_open(py_run *at);
 void py_run_close(py_run *at);
+/* The newest open run of that thread; NULL: there is none. */
+py_run *py_run_of(const py_state *state, unsigned long thread);
 bool py_run_is_open(const py_state *state, unsigned long thread);
 /* Raises the exception in that thread, if its run is open. -1: there is no such thread. */
 int py_run_interrupt(py_state *state, unsigned long thread, PyObject *exception);

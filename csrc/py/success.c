@@ -88,12 +88,11 @@ hand_over(py_run *at, PyObject **children)
         PyErr_Clear();  // what is wrong is said of the whole body
         return 0;
     }
-    bool may_offer = at->self->offer != NULL && !(at->task->flags & PY_TASK_LATE);
-    at->self->offering = may_offer ? at->message : NULL;
+    at->offering = at->outcome->offer != NULL && !(at->task->flags & PY_TASK_LATE);
     *children = PyObject_CallMethod(at->self->hooks, "hand_over", "OOOONNO", at->task->task, link, at->value, rest,
                                     py_str_or_none(root), py_str_or_none(at->head->id),
-                                    may_offer ? (PyObject *)at->self : Py_None);
-    at->self->offering = NULL;
+                                    at->offering ? (PyObject *)at->self : Py_None);
+    at->offering = false;
     Py_DECREF(link);
     Py_DECREF(rest);
     if (*children == Py_None) {

@@ -141,7 +141,8 @@ py_run_read(py_run *at, py_letter *letter, pc_slice frame)
     at->message = &letter->message;
     at->head = &letter->head;
     pc_buf_init(&letter->scratch);
-    *at->outcome = (pc_outcome){.state = PC_FAILURE, .want_notes = at->outcome->want_notes};
+    *at->outcome = (pc_outcome){.state = PC_FAILURE, .want_notes = at->outcome->want_notes, .offer = at->outcome->offer,
+                                .offer_to = at->outcome->offer_to};
     if (pc_message_unpack(frame, &letter->message, &err) < 0) {
         at->outcome->flags = PC_OUT_UNDECODABLE;
         return -1;

@@ -26,9 +26,6 @@
 /* With the GIL held. Runs a packed message; never fails: what goes wrong is an outcome. The document is kept in `memory`. */
 void py_tracer_run(PyObject *tracer, pc_slice frame, pc_outcome *outcome, pc_buf *memory);
 
-/* What the runs of this process offer to have run next goes to `offer` (pc_child_offer), which is called without the GIL. */
-void py_tracer_offer_to(PyObject *tracer, bool (*offer)(void *ctx, pc_slice frame), void *ctx);
-
 /* The owner calls pc_producer_ops.confirming of state->confirming between runs, and the second when all is confirmed: it reports
  * what the broker has refused. */
 void py_tracer_confirm_later(PyObject *tracer);

@@ -118,6 +118,7 @@ make(PyTypeObject *type, PyObject *config, PyObject *tracer, PyObject *hooks)
     self->hooks = Py_NewRef(hooks);
     self->config = Py_NewRef(config);
     self->log = (pc_log){(int)py_get_long(config, "log_level", PC_WARNING), write_log, self};
+    self->chain_shortcut = py_get_bool(config, "chain_shortcut", true);
     py_runner_fill(self, &self->runner);
     py_events_fill(self, &events);
     events.sleeping = py_worker_sleeping;

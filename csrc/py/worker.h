@@ -22,7 +22,7 @@ typedef struct py_worker {
     pid_t pid;               // who made it: in a fork of it there is nobody else
     pc_log log;
     pc_runner runner;
-    pc_child *child;         // in a pool's child
+    const pc_child *child;   // in a pool's child
     pc_watch wakeup;
     pc_link attached;        // callbacks on the loop (attach.h)
     PyObject *config;        // kept alive: the machine points at its texts
@@ -34,6 +34,7 @@ typedef struct py_worker {
     bool stop_wanted;        // asked for by any thread, done by the loop's
     pc_stop stop_how;
     pc_mono stop_deadline;
+    bool chain_shortcut;     // tasks may offer the next one of their chain
     bool turning;
     bool started;
 } py_worker;

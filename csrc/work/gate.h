@@ -6,7 +6,7 @@
  * atomic word holds generation, closed bit and the last started number; the generation makes a child that was between reading and
  * writing the word during a whole close-open cycle try again.
  *
- * Offers. The child says on its socket what it would like to have run next (pc_child_offer), and waits for the answer here: on the
+ * Offers. The child says on its socket what it would like to have run next (pc_outcome.offer), and waits for the answer here: on the
  * socket it would stand behind jobs. An offer ends in one way only: the parent takes it in hand and then tells what came of it, or the
  * child withdraws it. */
 #ifndef PC_WORK_GATE_H

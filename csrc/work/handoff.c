@@ -9,6 +9,7 @@
 #include "base/mem.h"
 
 #define START_CHECK_NS PC_NS_PER_MS
+#define PATIENCE_NS (20 * PC_NS_PER_MS)  // an offer waits for a loop that is busy
 
 static void
 ring(pc_handoff *pool)
@@ -34,6 +35,7 @@ free_pool(pc_handoff *pool)
         (void)close(pool->bell);
     }
     pthread_cond_destroy(&pool->gone);
+    pthread_cond_destroy(&pool->answered);
     pthread_mutex_destroy(&pool->lock);
     pc_free(pool);
 }
@@ -86,6 +88,44 @@ pc_handoff_hand_in(pc_handoff *pool, pc_handed *at, bool lost)
         }
     }
     unlock_for_good(pool);
+}
+
+/* Lock held. */
+static bool
+wait_for_answer(pc_handed *at)
+{
+    pc_mono end = pc_mono_add(pc_mono_now(), PATIENCE_NS);
+    struct timespec until = {end.ns / PC_NS_PER_SEC, end.ns % PC_NS_PER_SEC};
+    int late = 0;
+
+    while (at->offer == PC_OFFER_IN_HAND || (at->offer == PC_OFFER_ASKED && late == 0)) {
+        if (at->offer == PC_OFFER_IN_HAND) {
+            pthread_cond_wait(&at->pool->answered, &at->pool->lock);
+        } else {
+            late = pthread_cond_timedwait(&at->pool->answered, &at->pool->lock, &until);
+        }
+    }
+    bool granted = at->offer == PC_OFFER_GRANTED;
+    at->offer = PC_NO_OFFER;
+    return granted;
+}
+
+bool
+pc_handoff_offer(void *to, pc_slice frame)
+{
+    pc_handed *at = to;
+    pc_handoff *pool = at->pool;
+    bool granted = false;
+
+    pthread_mutex_lock(&pool->lock);
+    if (!pool->quit && !pc_asking_skips(&pool->asking)) {
+        at->offered = frame;
+        at->offer = PC_OFFER_ASKED;
+        ring(pool);
+        granted = pc_asking_note(&pool->asking, wait_for_answer(at));
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return granted;
 }
 
 void
@@ -149,6 +189,34 @@ report_finished(pc_handoff *pool)
     }
 }
 
+static bool
+take_offer(pc_handoff *pool, pc_handed *at)
+{
+    pthread_mutex_lock(&pool->lock);
+    bool asked = at->offer == PC_OFFER_ASKED;
+    at->offer = asked ? PC_OFFER_IN_HAND : at->offer;
+    pthread_mutex_unlock(&pool->lock);
+    return asked;
+}
+
+/* What is granted stands at the end of `given`. */
+static void
+answer_offers(pc_handoff *pool)
+{
+    for (pc_link *link = pool->given.next; link != &pool->given; link = link->next) {
+        pc_handed *at = PC_CONTAINER_OF(link, pc_handed, mine);
+        if (!take_offer(pool, at)) {
+            continue;
+        }
+        report_started(pool, at);
+        bool granted = pool->base.hooks.follow(pool->base.hooks.ctx, at->job, at->offered);
+        pthread_mutex_lock(&pool->lock);
+        at->offer = granted ? PC_OFFER_GRANTED : PC_OFFER_REFUSED;
+        pthread_cond_broadcast(&pool->answered);
+        pthread_mutex_unlock(&pool->lock);
+    }
+}
+
 static void
 bell_rang(void *ctx, unsigned events)
 {
@@ -159,6 +227,7 @@ bell_rang(void *ctx, unsigned events)
     ssize_t got = read(pool->bell, &count, sizeof(count));
     (void)got;
     report_finished(pool);
+    answer_offers(pool);
     pool->base.hooks.room(pool->base.hooks.ctx);
 }
 
@@ -201,6 +270,7 @@ pc_handoff_init(pc_handoff *pool, const pc_pool_ops *ops, const pc_pool_config *
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&pool->gone, &attributes);
+    pthread_cond_init(&pool->answered, &attributes);
     pthread_condattr_destroy(&attributes);
     pc_link_init(&pool->waiting);
     pc_link_init(&pool->finished);
@@ -249,6 +319,7 @@ pc_handoff_submit(pc_pool *base, pc_job *job, pc_err *err)
     if (at == NULL) {
         return pc_fail_nomem(err);
     }
+    at->pool = pool;
     at->job = job;
     at->outcome.want_notes = job->wants_events;
     pc_buf_init(&at->memory);

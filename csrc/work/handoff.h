@@ -13,8 +13,13 @@
 
 #include "work/pool.h"
 
+/* Of what a task wants to have run after it. The loop's thread takes it in hand and then says what came of it, unless it was
+ * withdrawn by then (again PC_NO_OFFER). */
+typedef enum pc_offer_state { PC_NO_OFFER, PC_OFFER_ASKED, PC_OFFER_IN_HAND, PC_OFFER_GRANTED, PC_OFFER_REFUSED } pc_offer_state;
+
 /* job->slot points here. */
 typedef struct pc_handed {
+    struct pc_handoff *pool;
     pc_link link;  // waiting or finished: under the lock
     pc_link mine;  // in `given`: loop's thread only
     pc_job *job;
@@ -24,6 +29,8 @@ typedef struct pc_handed {
     bool over;
     bool lost;     // over, but by force
     pc_lost why;
+    pc_offer_state offer;
+    pc_slice offered;
     // of the pool asyncio, under the lock
     pc_link order;
     unsigned orders;
@@ -39,6 +46,8 @@ typedef struct pc_handoff {
     pc_pool base;
     pthread_mutex_t lock;
     pthread_cond_t gone;
+    pthread_cond_t answered;  // an offer
+    pc_asking asking;
     pc_link waiting;
     pc_link finished;
     pc_link given;  // not reported done
@@ -64,6 +73,8 @@ int pc_handoff_init(pc_handoff *pool, const pc_pool_ops *ops, const pc_pool_conf
 /* Lock held. The next job, which has started with that; NULL: there is none. */
 pc_handed *pc_handoff_take(pc_handoff *pool);
 void pc_handoff_hand_in(pc_handoff *pool, pc_handed *at, bool lost);
+/* For pc_outcome.offer, with `at` for its offer_to: rings, and waits a moment for the answer. */
+bool pc_handoff_offer(void *at, pc_slice frame);
 /* Lock held, which it lets go: the calling thread ends. The pool may be gone then. */
 void pc_handoff_leave(pc_handoff *pool);
 

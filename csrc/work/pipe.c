@@ -12,7 +12,6 @@
 #define CONFIRM_MS 100  // a producer that lost its connection tries again
 #define NEXT_MS 5       // a confirm alone does not wake a child whose next task comes that soon
 #define OFFER_MAX (1 << 20)   // bytes; what is larger goes by the broker
-#define SKIP_BITS 6           // after many refusals one offer in 64 is made
 
 bool
 pc_child_soft_due(const pc_child *child)
@@ -72,33 +71,26 @@ send_all(const pc_child *child, const pc_up_frame *frame, pc_slice document, pc_
     return 0;
 }
 
-bool
-pc_child_offer(pc_child *child, pc_slice frame)
+static bool
+offer(void *to, pc_slice frame)
 {
+    pc_child *child = to;
     pc_up_frame up = {.len = (uint32_t)frame.len, .seq = atomic_load(&child->current)};
 
-    if (frame.len > OFFER_MAX || up.seq == 0) {
-        return false;
-    }
-    if (child->skip > 0) {
-        child->skip--;
+    if (frame.len > OFFER_MAX || pc_asking_skips(&child->asking)) {
         return false;
     }
     up.offer = pc_gate_ask(child->gate);
     if (send_all(child, &up, frame, pc_slice_of(NULL, 0)) < 0) {
         return false;  // nobody is there any more
     }
-    bool granted = pc_gate_wait(child->gate, up.offer);
-    child->refused = granted ? 0 : child->refused + 1;
-    // others wait for this pool, and will for a while: asking costs both sides
-    child->skip = granted ? 0 : (1u << (child->refused < SKIP_BITS ? child->refused : SKIP_BITS)) - 2;
-    return granted;
+    return pc_asking_note(&child->asking, pc_gate_wait(child->gate, up.offer));
 }
 
 static int
 run_one(pc_child *child, const pc_down_frame *order, pc_slice message)
 {
-    pc_outcome outcome = {.state = PC_FAILURE, .want_notes = order->want_notes != 0};
+    pc_outcome outcome = {.state = PC_FAILURE, .want_notes = order->want_notes != 0, .offer = offer, .offer_to = child};
     uint64_t seq = order->seq;
 
     if (!pc_gate_enter(child->gate, seq)) {

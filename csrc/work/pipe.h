@@ -31,8 +31,7 @@ struct pc_child {
     const pc_runner *runner;
     _Atomic uint64_t current;  // number of the running job, 0 between jobs
     bool measure_rss;
-    unsigned refused;  // offers in a row
-    unsigned skip;     // so many are not made
+    pc_asking asking;
     pc_buf in;
     pc_buf memory;
 };

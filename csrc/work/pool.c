@@ -3,6 +3,26 @@
 
 #include <string.h>
 
+#define SKIP_BITS 6  // after many refusals one offer in 64 is made
+
+bool
+pc_asking_skips(pc_asking *asking)
+{
+    bool skips = asking->skip > 0;
+
+    asking->skip -= skips;
+    return skips;
+}
+
+bool
+pc_asking_note(pc_asking *asking, bool granted)
+{
+    asking->refused = granted ? 0 : asking->refused + 1;
+    unsigned bits = asking->refused < SKIP_BITS ? asking->refused : SKIP_BITS;
+    asking->skip = granted ? 0 : (1u << bits) - 2;
+    return granted;
+}
+
 const pc_pool_ops *
 pc_pool_find(const char *name)
 {

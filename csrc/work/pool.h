@@ -24,15 +24,29 @@ typedef struct pc_outcome {
     int64_t rss_kib;  // of the process, 0: not measured
     pc_slice document;
     pc_slice notes;   // JSON members for the event about it; lent like the document
-    bool want_notes;  // set by the caller of run()
+    // set by the caller of run()
+    bool want_notes;
+    /* The task wants this packed message to run after it; while run() lasts, on its thread, without the GIL. True: it will, here, and
+     * need not be sent. NULL: nobody can be asked. */
+    bool (*offer)(void *offer_to, pc_slice frame);
+    void *offer_to;
 } pc_outcome;
+
+/* Where offers are refused, because others wait for the pool and will for a while, not each is worth asking. */
+typedef struct pc_asking {
+    unsigned refused;  // in a row
+    unsigned skip;     // so many are not made
+} pc_asking;
+
+/* Is this offer to be skipped? */
+bool pc_asking_skips(pc_asking *asking);
+/* What came of one; returns `granted`. */
+bool pc_asking_note(pc_asking *asking, bool granted);
 
 /* A prefork child's view of itself; the glue asks it from signal handlers. */
 typedef struct pc_child pc_child;
 /* The soft limit of the task that runs right now has passed (and not that of an earlier one). */
 bool pc_child_soft_due(const pc_child *child);
-/* The task that runs right now wants this packed message to run after it. True: it will, here, and need not be sent. */
-bool pc_child_offer(pc_child *child, pc_slice frame);
 
 struct pc_line;
 
@@ -43,7 +57,7 @@ typedef struct pc_runner {
     /* fork() with the interpreter's fork hooks around it. -1: failed, errno set. */
     pid_t (*fork)(void *ctx);
     /* In the new child, before its first task. Non-zero: exit with that code. */
-    int (*child_start)(void *ctx, int index, pc_child *child);
+    int (*child_start)(void *ctx, int index, const pc_child *child);
     /* In the child, about to exit; returns the exit code to use. */
     int (*child_stop)(void *ctx, int code);
     /* In the child: ends the process, without the parent's clean-up (_exit). Does not return. */
@@ -79,7 +93,7 @@ typedef struct pc_pool_hooks {
     void (*lost)(void *ctx, pc_job *job, pc_lost why, const char *how);
     /* Taken back, or its process died before it started. */
     void (*back)(void *ctx, pc_job *job);
-    /* The task of `job`, which runs, offers the message of its next one (pc_child_offer). True: it was submitted; there is room. */
+    /* The task of `job`, which runs, offers the message of its next one (pc_outcome.offer). True: it was submitted; there is room. */
     bool (*follow)(void *ctx, const pc_job *job, pc_slice frame);
     /* There may be room again. */
     void (*room)(void *ctx);

@@ -10,16 +10,48 @@
 typedef struct solo {
     pc_pool base;
     pc_job *job;
+    pc_job *next;  // granted to the one that runs
     pc_timer run;
     pc_buf memory;
 } solo;
+
+static bool
+offer(void *to, pc_slice frame)
+{
+    solo *pool = to;
+
+    return pool->next == NULL && pool->base.hooks.follow(pool->base.hooks.ctx, pool->job, frame);
+}
+
+static int
+start_job(solo *pool, pc_job *job, pc_err *err)
+{
+    if (pc_loop_set_timer(pool->base.loop, &pool->run, (pc_mono){0}, err) < 0) {
+        return -1;
+    }
+    pool->job = job;
+    pool->base.hooks.started(pool->base.hooks.ctx, job);
+    return 0;
+}
+
+static void
+start_next(solo *pool)
+{
+    pc_job *next = pool->next;
+
+    pool->next = NULL;
+    if (next != NULL && start_job(pool, next, NULL) < 0) {
+        next->slot = NULL;
+        pool->base.hooks.back(pool->base.hooks.ctx, next);
+    }
+}
 
 static void
 run_job(void *ctx, pc_mono now)
 {
     solo *pool = ctx;
     pc_job *job = pool->job;
-    pc_outcome outcome = {.state = PC_FAILURE, .want_notes = job->wants_events};
+    pc_outcome outcome = {.state = PC_FAILURE, .want_notes = job->wants_events, .offer = offer, .offer_to = pool};
 
     (void)now;
     pc_buf_reset(&pool->memory, 1 << 20);
@@ -28,6 +60,7 @@ run_job(void *ctx, pc_mono now)
     pool->job = NULL;
     job->slot = NULL;
     pool->base.hooks.done(pool->base.hooks.ctx, job, &outcome);
+    start_next(pool);
     pool->base.hooks.room(pool->base.hooks.ctx);
 }
 
@@ -72,7 +105,7 @@ static bool
 room(pc_pool *base, const pc_job *job)
 {
     (void)job;
-    return ((solo *)base)->job == NULL;
+    return ((solo *)base)->job == NULL && ((solo *)base)->next == NULL;
 }
 
 static int
@@ -80,13 +113,12 @@ submit(pc_pool *base, pc_job *job, pc_err *err)
 {
     solo *pool = (solo *)base;
 
-    if (pc_loop_set_timer(base->loop, &pool->run, (pc_mono){0}, err) < 0) {
-        return -1;
-    }
-    pool->job = job;
     job->slot = pool;
-    base->hooks.started(base->hooks.ctx, job);
-    return 0;
+    if (pool->job != NULL) {  // it runs, and has offered this one
+        pool->next = job;
+        return 0;
+    }
+    return start_job(pool, job, err);
 }
 
 static int
@@ -107,11 +139,18 @@ kill_job(pc_pool *base, pc_job *job, int signum, pc_lost why, pc_err *err)
     return pc_fail(err, PC_EUNSUP, "the solo pool cannot end a running task");
 }
 
-/* Nothing to do: what was given counts as started. */
+/* What was given counts as started, but for the next of a chain. */
 static void
 recall(pc_pool *base)
 {
-    (void)base;
+    solo *pool = (solo *)base;
+    pc_job *next = pool->next;
+
+    if (next != NULL) {
+        pool->next = NULL;
+        next->slot = NULL;
+        base->hooks.back(base->hooks.ctx, next);
+    }
 }
 
 static int

@@ -57,6 +57,8 @@ thread_main(void *ctx)
     pc_handed *at;
 
     while ((at = take(pool)) != NULL) {
+        at->outcome.offer = pc_handoff_offer;
+        at->outcome.offer_to = at;
         runner->run(runner->ctx, pc_job_frame(at->job), &at->outcome, &at->memory);
         pc_handoff_hand_in(&pool->hand, at, false);
     }

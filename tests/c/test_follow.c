@@ -28,11 +28,20 @@ refused(const rig *r)
     return atomic_load(&r->shared->refused);
 }
 
+static const char *const pools[] = {"prefork", "threads", "solo"};
+
+static void
+begin_in(rig *r, const char *pool, int size)
+{
+    printf("%s\n", pool);
+    rig_init(r, pool, size);
+    rig_task(r, "task", false);
+}
+
 static void
 begin(rig *r, int size)
 {
-    rig_init(r, "prefork", size);
-    rig_task(r, "task", false);
+    begin_in(r, "prefork", size);
 }
 
 static void
@@ -44,12 +53,12 @@ finish(rig *r)
 
 /* --- granted ------------------------------------------------------------ */
 
-void
-test_follow_runs_behind_its_predecessor(void)
+static void
+check_behind(const char *pool)
 {
     rig r;
 
-    begin(&r, 2);
+    begin_in(&r, pool, 1);
     rig_start(&r);
     rig_send(&r, 1, "task", "chain:1");
     RIG_UNTIL(&r, rig_seen(&r, "stored:t2") && rig_is_idle(&r));
@@ -62,12 +71,12 @@ test_follow_runs_behind_its_predecessor(void)
     finish(&r);
 }
 
-void
-test_follow_a_chain_of_many(void)
+static void
+check_many(const char *pool)
 {
     rig r;
 
-    begin(&r, 2);
+    begin_in(&r, pool, 1);
     r.quiet = true;
     rig_start(&r);
     rig_send(&r, 1, "task", "chain:500");
@@ -77,6 +86,15 @@ test_follow_a_chain_of_many(void)
         PC_ASSERT(runs(&r, i) == 1 && atomic_load(&r.shared->first[i]) == i, "task %d", i);
     }
     finish(&r);
+}
+
+void
+test_follow_runs_behind_its_predecessor(void)
+{
+    for (size_t i = 0; i < sizeof pools / sizeof pools[0]; i++) {
+        check_behind(pools[i]);
+        check_many(pools[i]);
+    }
 }
 
 /* What received() has settled is over: nobody else is to have it. */
@@ -128,17 +146,16 @@ check_refused(rig *r, const char *task)
 void
 test_follow_not_for_these_messages(void)
 {
-    static char big[1 << 20];
     const rig_next nexts[] = {
         {.task = "late"}, {.task = "limited"}, {.task = "unknown"}, {.queue = "other"}, {.queue = ""}, {.exchange = "x"},
         {.content_type = "application/x-python-serialize"}, {.headers = ", \"eta\": \"2090-01-01T00:00:00\""},
-        {.headers = ", \"expires\": \"2090-01-01T00:00:00\""}, {.headers = ", \"eta\": 7"}, {.big = {big, sizeof big}},
+        {.headers = ", \"expires\": \"2090-01-01T00:00:00\""}, {.headers = ", \"eta\": 7"},
     };
     static const char *const accept[] = {"application/json", NULL};
 
     for (size_t i = 0; i < sizeof nexts / sizeof nexts[0]; i++) {
         rig r;
-        begin(&r, 1);
+        begin_in(&r, pools[i % 2 == 0 ? 0 : 2], 1);
         pc_spec limited = rig_spec("limited");
         limited.rate = 1;
         r.config.accept = accept;
@@ -149,6 +166,17 @@ test_follow_not_for_these_messages(void)
         printf("message %zu\n", i);
         check_refused(&r, "task");
     }
+}
+
+void
+test_follow_not_for_large_messages_of_a_process(void)
+{
+    static char big[1 << 20];
+    rig r;
+
+    begin(&r, 1);
+    r.next.big = pc_slice_of(big, sizeof big);
+    check_refused(&r, "task");
 }
 
 void
@@ -266,34 +294,32 @@ test_follow_not_after(void)
     }
 }
 
-/* A parent that is busy: the child does not wait for ever, and what it has withdrawn does not run. */
-void
-test_follow_withdrawn(void)
+/* A loop that is busy: nobody waits for it for ever, and what was withdrawn does not run. */
+static void
+check_withdrawn(const char *pool)
 {
     rig r;
 
-    begin(&r, 1);
+    begin_in(&r, pool, 1);
     rig_start(&r);
-    rig_send(&r, 1, "task", "gate chain:1 sleep:5000");
+    rig_send(&r, 1, "task", "gate chain:1 sleep:300");
     RIG_UNTIL(&r, rig_seen(&r, "accepted:t1"));
     atomic_store(&r.shared->open, 1);
     for (pc_mono end = in_ms(4000); refused(&r) == 0; usleep(1000)) {
         PC_ASSERT(pc_mono_now().ns < end.ns);
     }
-    rig_turns(&r, 100);
-    PC_ASSERT_INT(rig_seen(&r, "received:t2"), 0);
-    PC_ASSERT_STR(rig_stop(&r, PC_STOP_COLD, 100), "");
-    PC_ASSERT_INT(runs(&r, 2), 0);
-    rig_free(&r);
+    RIG_UNTIL(&r, rig_is_idle(&r));
+    PC_ASSERT(rig_seen(&r, "received:t2") == 0 && runs(&r, 2) == 0);
+    finish(&r);
 }
 
-/* The frame of an offer that was withdrawn says nothing about the next one. */
-void
-test_follow_withdrawn_and_offered_again(void)
+/* An offer that was withdrawn says nothing about the next one. */
+static void
+check_offered_again(const char *pool)
 {
     rig r;
 
-    begin(&r, 1);
+    begin_in(&r, pool, 1);
     rig_start(&r);
     rig_send(&r, 1, "task", "gate chain:1 chain:1");
     RIG_UNTIL(&r, rig_seen(&r, "accepted:t1"));
@@ -304,6 +330,15 @@ test_follow_withdrawn_and_offered_again(void)
     RIG_UNTIL(&r, rig_seen(&r, "stored:t2") && rig_is_idle(&r));
     PC_ASSERT(granted(&r) == 1 && runs(&r, 2) == 1, "%d", runs(&r, 2));
     finish(&r);
+}
+
+void
+test_follow_withdrawn(void)
+{
+    for (size_t i = 0; i < 2; i++) {
+        check_withdrawn(pools[i]);
+        check_offered_again(pools[i]);
+    }
 }
 
 static int asked;
@@ -464,6 +499,51 @@ test_follow_cold_after_warm(void)
     PC_ASSERT(rig_seen(&r, "lost:t1") && rig_seen(&r, "lost:t2"), "%s", r.words);
     PC_ASSERT_INT(runs(&r, 2), 0);
     rig_free(&r);
+}
+
+/* In a thread or in the loop's own nothing is taken back; the next one stands behind the first all the same. */
+void
+test_follow_without_processes(void)
+{
+    for (size_t i = 1; i < sizeof pools / sizeof pools[0]; i++) {
+        rig r;
+        begin_in(&r, pools[i], 1);
+        rig_start(&r);
+        rig_send(&r, 1, "task", "chain:1 sleep:50");
+        RIG_UNTIL(&r, rig_seen(&r, "received:t2"));
+        rig_break(&r);
+        RIG_UNTIL(&r, rig_seen(&r, "stored:t2") && rig_is_idle(&r) && rig_stats(&r).connected);
+        rig_send(&r, 3, "task", "chain:1 sleep:50");
+        RIG_UNTIL(&r, rig_seen(&r, "received:t4"));
+        PC_ASSERT_STR(rig_stop(&r, PC_STOP_WARM, 4000), "");
+        PC_ASSERT(runs(&r, 1) == 1 && runs(&r, 2) == 1 && runs(&r, 4) == 1 && rig_seen(&r, "stored:t4"), "%s", r.words);
+        rig_free(&r);
+    }
+}
+
+/* Several tasks of different threads ask at the same time. */
+void
+test_follow_from_many_threads(void)
+{
+    rig r;
+
+    begin_in(&r, "threads", 8);
+    r.quiet = true;
+    rig_start(&r);
+    for (int i = 0; i < 8; i++) {
+        rig_send(&r, 1 + 1000 * i, "task", "chain:99");
+    }
+    // what is refused ends its chain
+    RIG_UNTIL(&r, rig_is_idle(&r) && granted(&r) + refused(&r) > 0 && rig_stats(&r).done == (uint64_t)(8 + granted(&r)));
+    for (int i = 0; i < 8; i++) {
+        int len = 0;
+        while (len < 100 && runs(&r, 1 + 1000 * i + len) == 1) {
+            len++;
+        }
+        PC_ASSERT(len >= 1 && (len == 100 || runs(&r, 1 + 1000 * i + len) == 0), "chain %d, task %d", i, len);
+    }
+    PC_ASSERT(granted(&r) > 50, "%d", granted(&r));
+    finish(&r);
 }
 
 void

@@ -239,7 +239,7 @@ run(void *ctx, pc_slice frame, pc_outcome *outcome, pc_buf *memory)
 }
 
 static int
-start(void *ctx, int index, pc_child *child)
+start(void *ctx, int index, const pc_child *child)
 {
     (void)ctx, (void)child;
     return index;  // the test's way to make it fail

@@ -14,7 +14,7 @@
 static rig *the_rig;              // one a process; signal handlers need it
 static atomic_ulong interrupted[8];  // threads; several limits may strike in one turn
 static _Thread_local volatile sig_atomic_t soft_now;
-static int running;  // in a process: its task's number
+static _Thread_local int running;  // the task's number
 
 int
 rig_number(const pc_message *message)
@@ -103,7 +103,7 @@ rig_end_with(pc_outcome *outcome, const char *word)
 
 /* The number after this task's, as its next one. */
 static void
-offer(const char *script)
+offer(const pc_outcome *to, const char *script)
 {
     rig *r = the_rig;
     const rig_next *next = &r->next;
@@ -122,20 +122,20 @@ offer(const char *script)
     message.body = next->big.ptr == NULL ? pc_slice_str(script) : next->big;
     pc_buf_init(&frame);
     PC_ASSERT_INT(pc_message_pack(&message, &frame, NULL), 0);
-    bool granted = pc_child_offer(r->child, pc_buf_slice(&frame));
+    bool granted = to->offer(to->offer_to, pc_buf_slice(&frame));
     atomic_fetch_add(granted ? &r->shared->granted : &r->shared->refused, 1);
     pc_buf_fini(&frame);
 }
 
 static void
-go_on(long links)
+go_on(const pc_outcome *to, long links)
 {
     char script[32] = "ok";
 
     if (links > 1) {
         snprintf(script, sizeof script, "chain:%ld", links - 1);
     }
-    offer(the_rig->next.script == NULL ? script : the_rig->next.script);
+    offer(to, the_rig->next.script == NULL ? script : the_rig->next.script);
 }
 
 static void
@@ -156,7 +156,7 @@ obey(const char *word, long value, pc_outcome *outcome, pc_buf *memory)
     } else if (strcmp(word, "big") == 0) {
         make_big(outcome, memory, value);
     } else if (strcmp(word, "chain") == 0) {
-        go_on(value);
+        go_on(outcome, value);
     } else if (strcmp(word, "nodoc") == 0) {
         outcome->flags &= ~PC_OUT_DOCUMENT;
     }
@@ -215,7 +215,7 @@ on_usr1(int signum)
 }
 
 static int
-child_start(void *ctx, int index, pc_child *child)
+child_start(void *ctx, int index, const pc_child *child)
 {
     rig *r = ctx;
 

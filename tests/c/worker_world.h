@@ -59,7 +59,7 @@ typedef struct rig {
     int forks;
     int start_code;        // of child_start
     bool start_hangs;
-    pc_child *child;       // in the child
+    const pc_child *child; // in the child
     rig_next next;         // set before the start
     // what the store does
     bool store_paused;

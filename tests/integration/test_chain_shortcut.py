@@ -71,13 +71,15 @@ LATER = "result = tasks.app.AsyncResult({0!r}).get(timeout={1})"
 
 
 @pytest.mark.limit(120)
-@pytest.mark.parametrize("shortcut", [True, False])
-def test_the_broker_is_not_asked(broker: PrivateServer, redis_url: str, unique: Unique, tmp_path: Path, shortcut: bool) -> None:
+@pytest.mark.parametrize(("shortcut", "pool"), [(True, "prefork"), (True, "threads"), (True, "solo"), (False, "prefork"), (False, "solo")])
+def test_the_broker_is_not_asked(
+    broker: PrivateServer, redis_url: str, unique: Unique, tmp_path: Path, shortcut: bool, pool: str,
+) -> None:
     """While it stands still the chain goes on; without the shortcut, when it goes on."""
     side, go = ours(), tmp_path / "go"
     settings = {"worker_chain_shortcut": shortcut}
     env = side.env(broker.url, redis_url, unique("links"), FLEET_SETTINGS=json.dumps(settings))
-    with side.worker(env, "-c", "1") as worker:
+    with side.worker(env, "-c", "1", "-P", pool) as worker:
         last = side.client(f"path = {str(go)!r}\n{FROZEN}", env)
         with paused(broker):
             go.touch()
@@ -89,7 +91,8 @@ def test_the_broker_is_not_asked(broker: PrivateServer, redis_url: str, unique: 
     side.client(REMOVE, env)
 
 
-def test_what_tasks_and_callers_see(env: dict[str, str]) -> None:
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_what_tasks_and_callers_see(env: dict[str, str], pool: str) -> None:
     side = ours()
     script = CHAIN + """
 result = chain(tasks.add.s(1, 1), tasks.add.s(2), tasks.about_me.si()).apply_async()
@@ -99,7 +102,7 @@ states = [r.state for r in (second.parent, second, result)]
 result = {"me": me, "plain": plain, "ids": [result.id, second.id, second.parent.id], "value": second.get(), "states": states,
           "children": [[c.id for c in r.children or ()] for r in (second.parent, second, result)]}
 """
-    with side.worker(env):
+    with side.worker(env, "-c", "1", "-P", pool):
         seen = side.client(script, env)
     me, (third, second, first) = seen["me"], seen["ids"]
     assert me["id"] == me["correlation_id"] == third and me["root_id"] == first and me["parent_id"] == second

@@ -107,6 +107,7 @@ wait_for_answer(pc_handed *at)
     }
     bool granted = at->offer == PC_OFFER_GRANTED;
     at->offer = PC_NO_OFFER;
+    at->pool->asked--;
     return granted;
 }
 
@@ -121,6 +122,7 @@ pc_handoff_offer(void *to, pc_slice frame)
     if (!pool->quit && !pc_asking_skips(&pool->asking)) {
         at->offered = frame;
         at->offer = PC_OFFER_ASKED;
+        pool->asked++;
         ring(pool);
         granted = pc_asking_note(&pool->asking, wait_for_answer(at));
     }
@@ -199,10 +201,22 @@ take_offer(pc_handoff *pool, pc_handed *at)
     return asked;
 }
 
+static bool
+somebody_asks(pc_handoff *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    bool any = pool->asked > 0;
+    pthread_mutex_unlock(&pool->lock);
+    return any;
+}
+
 /* What is granted stands at the end of `given`. */
 static void
 answer_offers(pc_handoff *pool)
 {
+    if (!somebody_asks(pool)) {
+        return;
+    }
     for (pc_link *link = pool->given.next; link != &pool->given; link = link->next) {
         pc_handed *at = PC_CONTAINER_OF(link, pc_handed, mine);
         if (!take_offer(pool, at)) {

@@ -48,6 +48,7 @@ typedef struct pc_handoff {
     pthread_cond_t gone;
     pthread_cond_t answered;  // an offer
     pc_asking asking;
+    int asked;      // offers that wait for an answer
     pc_link waiting;
     pc_link finished;
     pc_link given;  // not reported done

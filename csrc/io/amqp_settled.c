@@ -19,38 +19,30 @@ pc_amqp_settled_init(pc_amqp_settled *s)
     (void)pc_random(&s->seed, sizeof s->seed, NULL);
 }
 
+/* Both halves of the product: each message pays for this. */
 static uint64_t
-mix(uint64_t hash, uint64_t word)
+mix(uint64_t a, uint64_t b)
 {
-    hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
-    return hash ^ hash >> 29;
+    unsigned __int128 product = (unsigned __int128)(a ^ UINT64_C(0x9e3779b97f4a7c15)) * (b ^ UINT64_C(0xd6e8feb86659fd93));
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* Each message pays for this: of a long text four words are mixed side by side. */
 static uint64_t
 mix_text(uint64_t hash, pc_slice text)
 {
-    uint64_t words[4] = {0};
+    uint64_t words[4];
+    uint64_t other = ~hash;  // two products at a time
     size_t at = 0;
-    if (text.len >= 2 * sizeof words) {
-        uint64_t lanes[4] = {hash, ~hash, hash << 1, hash >> 1};
-        for (; text.len - at >= sizeof words; at += sizeof words) {
-            memcpy(words, text.ptr + at, sizeof words);
-            for (size_t i = 0; i < 4; i++) {
-                lanes[i] = mix(lanes[i], words[i]);
-            }
-        }
-        hash = mix(mix(lanes[0], lanes[1]), mix(lanes[2], lanes[3]));
+    for (; text.len - at >= sizeof words; at += sizeof words) {
+        memcpy(words, text.ptr + at, sizeof words);
+        hash = mix(words[0], words[1] ^ hash);
+        other = mix(words[2], words[3] ^ other);
     }
-    for (; text.len - at >= sizeof words[0]; at += sizeof words[0]) {
-        memcpy(words, text.ptr + at, sizeof words[0]);
-        hash = mix(hash, words[0]);
-    }
-    words[0] = 0;
+    memset(words, 0, sizeof words);
     if (at < text.len) {
         memcpy(words, text.ptr + at, text.len - at);
     }
-    return mix(hash ^ text.len, words[0]);
+    return mix(mix(words[0], words[1] ^ hash), mix(words[2], words[3] ^ other) ^ text.len);
 }
 
 /* Quorum queues sort the table and count in it, under a name that comes last unless there are strange ones. */
@@ -78,7 +70,7 @@ uint64_t
 pc_amqp_settled_print(const pc_amqp_settled *s, const pc_message *message)
 {
     pc_slice body = message->body;
-    uint64_t hash = mix(s->seed, body.len);
+    uint64_t hash = s->seed ^ body.len;
     body.len = body.len < BODY_MAX ? body.len : BODY_MAX;
     hash = mix_text(hash, message->correlation_id);
     hash = mix_text(hash, message->routing_key);

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import sys
 import threading
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -79,6 +80,20 @@ class Driven:
             return exc
         self.task.uncancel()
         return limit
+
+    def works(self, ident: int) -> bool:
+        """Is the loop's thread, *ident*, in the code of this coroutine just now?  Then an exception raised in that thread reaches it.
+
+        Raised in asyncio's own code it would make the loop forget whom it is to wake.
+        """
+        if asyncio.current_task(self.loop) is not self.task:
+            return False
+        frame = sys._current_frames().get(ident)
+        while frame is not None and frame.f_code is not Driven._drive.__code__:
+            if str(frame.f_globals.get('__name__')).partition('.')[0] == 'asyncio':
+                return False
+            frame = frame.f_back
+        return frame is not None
 
     def strike(self) -> None:
         """In the loop: the soft limit has come."""
@@ -152,7 +167,7 @@ def strike(ident: int) -> bool:
     False if there is none, or if it does not wait but works: then an exception raised in that thread reaches it.
     """
     at = _runs.get(ident)
-    if at is None or asyncio.current_task(at.loop) is at.task:
+    if at is None or at.works(ident):
         return False
     at.loop.call_soon_threadsafe(at.strike)
     return True

@@ -22,7 +22,6 @@ from typing import Any
 
 from pyceleryc import _state
 from pyceleryc.app import coroutines
-from pyceleryc.exceptions import SoftTimeLimitExceeded
 
 __all__ = ('EventLoop', 'Live', 'Threads')
 
@@ -78,6 +77,7 @@ class Threads:
             with _state.joining(self.joins_block):
                 while (call := self._calls.get()) is not None:
                     call()
+                    del call  # or it would be kept until the next one comes
                     self._free.release()
         finally:
             coroutines.leave()
@@ -104,8 +104,7 @@ class Body(coroutines.Driven):
             self.value = await self._drive(self.coroutine)
         except BaseException as exc:  # of SystemExit the loop should not hear either
             self.error = coroutines.own_part(exc)
-        if self.given_up:
-            self.close()
+            self.close()  # it may not have been in it
 
     def _translate(self, exc: BaseException) -> BaseException:
         if self.given_up:
@@ -257,10 +256,9 @@ class Live:
 
     def interrupted(self, soft: bool) -> int | None:
         """From another thread: it is to be, if it is just this one that keeps the loop from turning.  Return the loop's thread then."""
-        if self.body is None or self.over or asyncio.current_task(self.home.loop) is not self.body.task:
+        if self.body is None or self.over or not self.body.works(self.home.ident):
             return None
         self._killed = self._killed or not soft
-        self.home.interrupted = self
         return self.home.ident
 
 
@@ -276,9 +274,6 @@ class EventLoop:
         self.line = line
         self.hooks = hooks
         self.loop = asyncio.new_event_loop()
-        self.loop.set_exception_handler(self._on_exception)
-        #: The run in which the last exception was raised that another thread has raised here.
-        self.interrupted: Live | None = None
         self.ident = threading.get_ident()
         self.context = copy_context()
         self.plain = Threads('ThreadPoolExecutor-0', None, joins_block)
@@ -303,21 +298,7 @@ class EventLoop:
         try:
             self.loop.run_forever()
         except BaseException as exc:  # SystemExit of an asyncio task that nobody awaits: it is no reason for the others to end
-            if not self._was_late(exc):
-                logger.error('The event loop was left by an exception, and goes on: %r', exc, exc_info=exc)
-
-    def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if not self._was_late(context.get('exception')):
-            loop.default_exception_handler(context)
-
-    def _was_late(self, exc: BaseException | None) -> bool:
-        """An exception that was raised in the loop's thread for a run, but struck when that had just let go of it."""
-        live, self.interrupted = self.interrupted, None
-        if live is None or not isinstance(exc, (SoftTimeLimitExceeded, asyncio.CancelledError)):
-            return False
-        if isinstance(exc, SoftTimeLimitExceeded):  # of the end by force the loop is told anyway
-            live.strike()
-        return True
+            logger.error('The event loop was left by an exception, and goes on: %r', exc, exc_info=exc)
 
     def _serve(self) -> None:
         while items := self.line.take():

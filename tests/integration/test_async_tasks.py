@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from embedding import embedded
@@ -106,3 +107,50 @@ def test_eager_call_within_a_coroutine(app: Celery) -> None:
         result = outer.delay()
         x, seen, eager_id, own = result.get(timeout=30)
     assert (x, seen, own) == (3, eager_id, result.id)
+
+
+class SlowLoop(asyncio.SelectorEventLoop):
+    """Takes its time to make a note of what is to be called, as if it was interrupted there."""
+
+    slow = False
+
+    def call_soon(self, callback: Any, *args: Any, **kwargs: Any) -> Any:
+        if SlowLoop.slow and "TaskStepMethWrapper" in repr(callback):
+            SlowLoop.slow = False
+            end = time.monotonic() + 0.5
+            while time.monotonic() < end:
+                time.sleep(0.005)
+        return super().call_soon(callback, *args, **kwargs)
+
+
+@pytest.fixture
+def slow_loops() -> Iterator[None]:
+    class Policy(asyncio.DefaultEventLoopPolicy):
+        def new_event_loop(self) -> asyncio.AbstractEventLoop:
+            return SlowLoop()
+
+    asyncio.set_event_loop_policy(Policy())
+    yield
+    asyncio.set_event_loop_policy(None)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])
+def test_soft_limit_in_the_loops_own_code(slow_loops: None, redis_url: str, unique: Callable[[str], str], pool: str) -> None:
+    """Raised there it would make the loop forget the coroutine, which would wait for ever."""
+    app = Celery("async", broker="memory://", backend=redis_url, set_as_current=False)
+    app.conf.task_default_queue = unique("async")
+
+    @app.task(soft_time_limit=0.2)
+    async def hurries() -> str:
+        try:
+            SlowLoop.slow = True
+            await asyncio.sleep(0)
+            await asyncio.sleep(10)
+        except SoftTimeLimitExceeded:
+            return "caught"
+        return "went on"
+
+    with embedded(app, pool=pool, concurrency=1, **QUIET):
+        result = hurries.delay()
+        assert result.get(timeout=5) == "caught"
+    app.close()

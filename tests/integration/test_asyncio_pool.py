@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from commands import wait_until
 from embedding import embedded, remove_names, take_names
+from relay import Relay
 
 from pyceleryc import Celery, Task, chord, current_task, signals
 from pyceleryc.exceptions import (
@@ -243,6 +244,43 @@ def test_canvas(app: Celery) -> None:
         assert chord([add.s(n, n) for n in range(20)], total.s()).delay().get(timeout=30) == 380
         ids = [result.get(timeout=30) for result in [sends.delay() for _ in range(100)]]
         assert [app.AsyncResult(id).get(timeout=30) for id in ids] == [10] * 100
+
+
+def test_outcome_waits_for_the_confirm_of_what_was_published(app: Celery, amqp_url: str) -> None:
+    """And nothing else does."""
+    relay = Relay(amqp_url)
+    relay.open()
+    sink = f"{app.conf.task_default_queue}-sink"
+    app.conf.update(broker_read_url=relay.direct, broker_write_url=relay.url, worker_enable_remote_control=False)
+
+    @app.task(acks_late=True)
+    async def sends() -> None:
+        other.apply_async(queue=sink)
+
+    @app.task
+    async def other() -> int:
+        await asyncio.sleep(0.01)
+        return 1
+
+    try:
+        direct = Celery("direct", broker=relay.direct, backend=app.conf.result_backend, set_as_current=False)
+        direct.conf.task_default_queue = app.conf.task_default_queue
+        with pool(app):
+            sends.delay().get(timeout=30)  # it is connected now
+            relay.silence()
+            results = [direct.send_task(sends.name) for _ in range(3)]
+            wait_until(lambda: app.amqp.producer.unconfirmed() == 3)
+            assert direct.send_task(other.name).get(timeout=30) == 1
+            assert {result.state for result in results} == {"PENDING"}
+            relay.speak()
+            for result in results:
+                result.get(timeout=30)
+            assert app.amqp.producer.size(sink, 10.0)[0] == 4
+        direct.close()
+        app.amqp.producer.remove(sink, 5.0)
+    finally:
+        relay.speak()
+        relay.cut()
 
 
 def test_waiting_for_a_result_is_refused(app: Celery) -> None:

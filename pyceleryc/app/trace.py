@@ -174,8 +174,8 @@ class Hooks:
     def flush(self) -> None:
         producer = self.app.amqp.producer
         try:
-            if producer is not None and producer.unconfirmed():
-                producer.flush(None)
+            if producer is not None:
+                producer.flush(None)  # takes note of a refusal, too: else closing would raise it
         except (_core.ConnectionLost, _core.Timeout, _core.WindowFull) as exc:
             logger.error("What a task has published may be lost: %s", exc)
         except _core.CoreError as exc:  # one was refused: the publisher has said so

@@ -164,9 +164,10 @@ def test_what_the_broker_refuses_is_logged(amqp_url: str, unique: Callable[[str]
 
 
 @pytest.mark.filterwarnings('error::pytest.PytestUnraisableExceptionWarning')
+@pytest.mark.parametrize('waits', [False, True], ids=['at once', 'waits'])  # and so the refusal is there before the task ends
 @pytest.mark.parametrize('acks_late', [False, True])
 def test_what_a_task_has_sent_in_vain_is_logged(
-        amqp_url: str, unique: Callable[[str], str], caplog: pytest.LogCaptureFixture, acks_late: bool) -> None:
+        amqp_url: str, unique: Callable[[str], str], caplog: pytest.LogCaptureFixture, acks_late: bool, waits: bool) -> None:
     app = Celery('unattended', broker=amqp_url, set_as_current=False)
     queue = unique('unattended')
     take_names(app, queue)
@@ -174,6 +175,7 @@ def test_what_a_task_has_sent_in_vain_is_logged(
     @app.task(acks_late=acks_late, shared=False)
     def send() -> None:
         app.send_task('t.nothing', exchange='no-such-exchange', routing_key='k')
+        wait_until(lambda: not waits or app.amqp.producer.unconfirmed() == 0)
 
     def told() -> list[str]:
         return [record.getMessage() for record in caplog.records if 'no-such-exchange' in record.getMessage()]

@@ -7,6 +7,7 @@ import os
 import signal
 import uuid
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from types import FrameType
 
 import pytest
@@ -53,6 +54,14 @@ def memcached_url() -> Iterator[str]:
     """A memcached that nobody else uses, as an URL of a result store."""
     with stores.private_memcached() as server:
         yield server.url
+
+
+@pytest.fixture
+def marks(tmp_path: Path) -> Path:
+    """An empty file in which tasks note their runs: tests/marks.py."""
+    path = tmp_path / "marks"
+    path.touch()
+    return path
 
 
 @pytest.fixture

@@ -22,13 +22,6 @@ def side() -> Side:
     return ours()
 
 
-@pytest.fixture
-def marks(tmp_path: Path) -> Path:
-    path = tmp_path / "marks"
-    path.touch()
-    return path
-
-
 @pytest.fixture(params=["amqp", "redis"])
 def env(request: pytest.FixtureRequest, side: Side, marks: Path, redis_url: str, unique: Callable[[str], str]) -> Iterator[dict[str, str]]:
     options = '{"visibility_timeout": 2}' if request.param == "redis" else "{}"  # seconds until what a killed worker held is given out again

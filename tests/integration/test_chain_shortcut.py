@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from brokers import PrivateRabbitMQ, PrivateServer, private_redis
+from brokers import PrivateServer, private_redis
 from commands import wait_until
-from fleet import Side, Worker, ours
+from fleet import Worker, ours
 from marks import ran, wait_all
 from relay import Relay
 
@@ -34,13 +34,6 @@ def breakable_redis() -> Iterator[PrivateServer]:
 def broker(request: pytest.FixtureRequest) -> PrivateServer:
     server: PrivateServer = request.getfixturevalue(f"breakable_{request.param}")
     return server
-
-
-@pytest.fixture
-def marks(tmp_path: Path) -> Path:
-    path = tmp_path / "marks"
-    path.touch()
-    return path
 
 
 @pytest.fixture

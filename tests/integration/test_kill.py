@@ -24,13 +24,6 @@ def side() -> Side:
     return ours()
 
 
-@pytest.fixture
-def marks(tmp_path: Path) -> Path:
-    path = tmp_path / "marks"
-    path.touch()
-    return path
-
-
 @pytest.fixture(params=["rabbitmq", "sqlite"])
 def env(request: pytest.FixtureRequest, side: Side, marks: Path, tmp_path: Path,
         unique: Callable[[str], str]) -> Iterator[dict[str, str]]:

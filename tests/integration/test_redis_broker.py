@@ -32,13 +32,6 @@ def redis(redis_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def marks(tmp_path: Path) -> Path:
-    path = tmp_path / "marks"
-    path.touch()
-    return path
-
-
-@pytest.fixture
 def env(redis: Redis, marks: Path, unique: Callable[[str], str]) -> Iterator[dict[str, str]]:
     """Both sides use the same keys, of which none are left when the test ends."""
     queue = unique("redis")

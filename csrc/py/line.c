@@ -66,6 +66,19 @@ run_hand_in(run *self, PyObject *lost)
 }
 
 static PyObject *
+run_start(run *self, PyObject *unused)
+{
+    (void)unused;
+    if (check_open(self) < 0) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    pc_line_start(self->line, self->at, false);
+    Py_END_ALLOW_THREADS
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *
 run_begin(run *self, PyObject *unused)
 {
     (void)unused;
@@ -122,7 +135,7 @@ run_whole(run *self, PyObject *unused)
     }
     py_run_open(&self->run);
     Py_BEGIN_ALLOW_THREADS
-    pc_line_thread(self->line, self->at);
+    pc_line_start(self->line, self->at, true);
     Py_END_ALLOW_THREADS
     self->run.apart = false;
     py_run_task(&self->run);
@@ -222,6 +235,7 @@ run_dealloc(run *self)
 }
 
 static PyMethodDef run_methods[] = {
+    {"start", (PyCFunction)run_start, METH_NOARGS, "The task may do something from now on."},
     {"begin", (PyCFunction)run_begin, METH_NOARGS, "The first half: returns what the body returned, maybe a coroutine."},
     {"end_plainly", (PyCFunction)run_end_plainly, METH_O, "The other half, of a success; False: it may wait, and was not done."},
     {"end", (PyCFunction)run_end, METH_VARARGS, "The other half, with a value or an exception."},

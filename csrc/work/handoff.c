@@ -63,7 +63,7 @@ pc_handoff_take(pc_handoff *pool)
         return NULL;
     }
     pc_handed *at = PC_CONTAINER_OF(link, pc_handed, link);
-    at->started = true;
+    at->taken = true;
     at->outcome.state = PC_FAILURE;
     pool->running++;
     return at;
@@ -161,10 +161,15 @@ static void
 report_over(pc_handoff *pool, pc_handed *at)
 {
     const pc_pool_hooks *hooks = &pool->base.hooks;
+    bool back = at->lost && !at->started;
 
-    report_started(pool, at);
+    if (!back) {
+        report_started(pool, at);
+    }
     let_out(pool, at);
-    if (at->lost) {
+    if (back) {
+        hooks->back(hooks->ctx, at->job);
+    } else if (at->lost) {
         hooks->lost(hooks->ctx, at->job, at->why, "cancelled");
     } else {
         hooks->done(hooks->ctx, at->job, &at->outcome);
@@ -409,7 +414,7 @@ static void
 let_go(pc_handoff *pool, pc_handed *at)
 {
     pc_link_remove(&at->mine);
-    if (at->started && !at->over) {
+    if (at->taken && !at->over) {
         pc_loop_clear_timer(pool->base.loop, &at->job->timer);
         pc_link_remove(&at->job->link);
         return;

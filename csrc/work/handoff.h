@@ -25,9 +25,10 @@ typedef struct pc_handed {
     pc_job *job;
     // under the lock
     unsigned long thread;  // interpreter's id of the thread that runs it, 0: not said
-    bool started;
+    bool taken;
+    bool started;  // the task may have done something
     bool over;
-    bool lost;     // over, but by force
+    bool lost;     // over, but by force; it goes back if it has not started
     pc_lost why;
     pc_offer_state offer;
     pc_slice offered;
@@ -53,7 +54,7 @@ typedef struct pc_handoff {
     pc_link finished;
     pc_link given;  // not reported done
     int live;       // threads that have started and not ended
-    int running;    // jobs that have started and are not over
+    int running;    // jobs that are taken and not over
     int in_hand;    // length of `given`
     int wanted;     // as many may be given
     int bell;
@@ -71,7 +72,7 @@ int pc_handoff_init(pc_handoff *pool, const pc_pool_ops *ops, const pc_pool_conf
 
 /* In other threads */
 
-/* Lock held. The next job, which has started with that; NULL: there is none. */
+/* Lock held. The next job; NULL: there is none. */
 pc_handed *pc_handoff_take(pc_handoff *pool);
 void pc_handoff_hand_in(pc_handoff *pool, pc_handed *at, bool lost);
 /* For pc_outcome.offer, with `at` for its offer_to: rings, and waits a moment for the answer. */

@@ -7,7 +7,7 @@
 #include "work/handoff.h"
 
 typedef enum pc_line_word {
-    PC_LINE_RUN,   // a job that has started with that
+    PC_LINE_RUN,   // a job
     PC_LINE_SOFT,  // its soft limit has passed
     PC_LINE_KILL,  // it is to end at once, and handed in as lost
     PC_LINE_QUIT   // everything is; then runner->turn() returns
@@ -27,9 +27,9 @@ size_t pc_line_take(pc_line *line, pc_line_item *out, size_t max);
 /* Of each job that was taken, before the next take: whose run it is, which is what the runner's strike() is given for it.
  * `plain`: it will run in a thread. */
 void pc_line_begin(pc_line *line, pc_handed *at, void *run, bool plain);
-/* The calling thread, whichever it is, runs the job. */
-void pc_line_thread(pc_line *line, pc_handed *at);
-/* From any thread. The job is over; its outcome is there unless it is lost. */
+/* From any thread: the task starts now. `here`: in the calling thread. */
+void pc_line_start(pc_line *line, pc_handed *at, bool here);
+/* From any thread. The job is over; its outcome is there unless it is lost. One that has not started goes back then. */
 void pc_line_hand_in(pc_line *line, pc_handed *at, bool lost);
 
 #endif

@@ -116,12 +116,15 @@ pc_line_begin(pc_line *line, pc_handed *at, void *run, bool plain)
 }
 
 void
-pc_line_thread(pc_line *line, pc_handed *at)
+pc_line_start(pc_line *line, pc_handed *at, bool here)
 {
     const pc_runner *runner = line->hand.base.runner;
 
     pthread_mutex_lock(&line->hand.lock);
-    at->thread = runner->thread_id(runner->ctx);
+    at->started = true;
+    if (here) {
+        at->thread = runner->thread_id(runner->ctx);
+    }
     pthread_mutex_unlock(&line->hand.lock);
 }
 

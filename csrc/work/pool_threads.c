@@ -44,6 +44,7 @@ take(threads *pool)
         pc_handoff_leave(hand);
         return NULL;
     }
+    got->started = true;
     got->thread = hand->base.runner->thread_id(hand->base.runner->ctx);
     pthread_mutex_unlock(&hand->lock);
     return got;

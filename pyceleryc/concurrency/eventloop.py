@@ -93,6 +93,7 @@ class Threads:
 class Body(coroutines.Driven):
     """The coroutine of a run; `value` or `error` when it is over."""
 
+    run: Any
     value: Any = None
     error: BaseException | None = None
     given_up = False
@@ -100,6 +101,7 @@ class Body(coroutines.Driven):
 
     async def _main(self) -> None:
         self._begun = True
+        self.run.start()
         try:
             self.value = await self._drive(self.coroutine)
         except BaseException as exc:  # of SystemExit the loop should not hear either
@@ -161,6 +163,8 @@ class Live:
 
     def _call(self) -> tuple[Any, BaseException | None]:
         try:
+            if self.run.enters:
+                self.run.start()
             return self.context.run(self.run.begin), None
         except BaseException as exc:
             return None, exc
@@ -177,6 +181,7 @@ class Live:
 
     def _start(self, value: Awaitable[Any]) -> None:
         self.body = Body(self.home.loop, value, self.context, self.run.title)
+        self.body.run = self.run
         self.body.task.add_done_callback(self._body_over, context=self.home.context)
         if self._struck:
             self.strike()

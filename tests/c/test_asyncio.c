@@ -222,6 +222,25 @@ test_deadline_of_coroutines(void)
     stop_what_runs(PC_STOP_WARM, 50);
 }
 
+/* What was taken and has not started is not acknowledged, whatever its task says, and goes back. */
+void
+test_coroutines_that_have_not_started(void)
+{
+    rig r;
+
+    rig_init(&r, "asyncio", 3);
+    rig_task(&r, "early", false);
+    rig_start(&r);
+    rig_send(&r, 1, "early", "waits");
+    rig_send(&r, 2, "early", "gate");
+    RIG_UNTIL(&r, rig_seen(&r, "ack:t2") && atomic_load(&r.shared->total) == 2);
+    rig_turns(&r, 20);
+    PC_ASSERT(!rig_seen(&r, "ack:t1") && !rig_seen(&r, "accepted:t1"));
+    PC_ASSERT_STR(rig_stop(&r, PC_STOP_COLD, 4000), "t1 ");
+    PC_ASSERT(rig_seen(&r, "lost:t2") && !rig_seen(&r, "lost:t1"));
+    rig_free(&r);
+}
+
 /* A thread that does not come back in time, and a worker that is freed as it stands: who ends last frees. */
 static void
 leave_busy(const char *script, bool stop_first)

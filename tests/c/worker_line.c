@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The rig's event loop, for the pool asyncio. A script has one word, of these: an ending of worker_script.c · sleep:ms · gate ·
  * deaf:ms (as sleep, but takes so long to end when it is killed) · block:ms (the loop does not turn; killed, it ends at once) ·
- * plain (the script "sleep:60" in a thread of its own). */
+ * plain (the script "sleep:60" in a thread of its own) · waits (as gate, but it does not start before it is over). */
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -50,7 +50,7 @@ in_thread(void *arg)
     coroutine *c = arg;
     struct timespec nap = {0, 60 * PC_NS_PER_MS};
 
-    pc_line_thread(c->line, c->at);
+    pc_line_start(c->line, c->at, true);
     nanosleep(&nap, NULL);
     end(c, false, "ok");
     return NULL;
@@ -95,10 +95,13 @@ begin(event_loop *loop, rig *r, pc_line *line, pc_handed *at)
         return;
     }
     loop->all[loop->len++] = c;
+    if (strcmp(c->script, "waits") != 0) {
+        pc_line_start(line, at, false);
+    }
     const char *colon = strchr(c->script, ':');
     int ms = colon == NULL ? 0 : atoi(colon + 1);
     c->due = in_ms(ms);
-    c->gate = strcmp(c->script, "gate") == 0;
+    c->gate = strcmp(c->script, "gate") == 0 || strcmp(c->script, "waits") == 0;
     c->deaf = strncmp(c->script, "deaf", 4) == 0;
     if (strncmp(c->script, "block", 5) == 0) {
         block(c, ms);

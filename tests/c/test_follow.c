@@ -190,25 +190,16 @@ test_follow_not_after_a_late_one(void)
 }
 
 void
-test_follow_not_without_prefetch(void)
+test_follow_not_without_prefetch_nor_beyond_the_tasks_of_a_child(void)
 {
-    rig r;
-
-    rig_init(&r, "prefork", 1);
-    r.config.disable_prefetch = true;
-    rig_task(&r, "task", false);
-    check_refused(&r, "task");
-}
-
-void
-test_follow_not_beyond_the_tasks_of_a_child(void)
-{
-    rig r;
-
-    rig_init(&r, "prefork", 1);
-    r.config.pool_config.max_tasks = 1;
-    rig_task(&r, "task", false);
-    check_refused(&r, "task");
+    for (int i = 0; i < 2; i++) {
+        rig r;
+        rig_init(&r, "prefork", 1);
+        r.config.disable_prefetch = i == 0;
+        r.config.pool_config.max_tasks = i;
+        rig_task(&r, "task", false);
+        check_refused(&r, "task");
+    }
 }
 
 void
@@ -233,16 +224,10 @@ test_follow_not_what_received_sends_back(void)
 }
 
 static void
-drop_queue(rig *r)
-{
-    PC_ASSERT_INT(pc_worker_drop_queue(r->worker, "q", NULL), 0);
-}
-
-static void
-add_and_drop(rig *r)
+drop_queue(rig *r)  // that was added twice
 {
     PC_ASSERT_INT(pc_worker_add_queue(r->worker, &(pc_queue){.name = "q"}, NULL), 0);
-    drop_queue(r);
+    PC_ASSERT_INT(pc_worker_drop_queue(r->worker, "q", NULL), 0);
 }
 
 static void
@@ -268,7 +253,7 @@ stop_warmly(rig *r)
 void
 test_follow_not_after(void)
 {
-    void (*const events[])(rig *r) = {drop_queue, add_and_drop, queue_cancelled, another_waits, stop_warmly};
+    void (*const events[])(rig *r) = {drop_queue, queue_cancelled, another_waits, stop_warmly};
 
     for (size_t i = 0; i < sizeof events / sizeof events[0]; i++) {
         rig r;

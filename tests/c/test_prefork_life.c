@@ -366,3 +366,23 @@ test_freed_while_tasks_run(void)
     RIG_UNTIL(&r, rig_seen(&r, "accepted:t2"));
     rig_free(&r);
 }
+
+/* The second stands behind the first when that has started, and starts when nobody looks for a start any more. */
+void
+test_start_behind_a_short_task_is_noticed(void)
+{
+    rig r;
+
+    rig_init(&r, "prefork", 1);
+    rig_task(&r, "task", false);
+    rig_start(&r);
+    rig_send(&r, 1, "task", "ok");
+    RIG_UNTIL(&r, rig_seen(&r, "ack:t1"));
+    pc_worker_spec(r.worker, pc_slice_str("task"))->mean_ns = 20000;
+    rig_send(&r, 2, "task", "sleep:3");
+    rig_send(&r, 3, "task", "gate");
+    RIG_UNTIL(&r, rig_seen(&r, "accepted:t3") && rig_seen(&r, "ack:t3"));
+    atomic_store(&r.shared->open, 1);
+    RIG_UNTIL(&r, rig_is_idle(&r));
+    finish(&r);
+}

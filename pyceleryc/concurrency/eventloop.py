@@ -342,6 +342,7 @@ class EventLoop:
         """Have `confirmed()` called when all that is published is safe.  Many share a round trip."""
         publisher = self.hooks.publisher()
         if publisher is None or not publisher.unconfirmed():
+            self._take_note()
             live.confirmed()
             return
         self._unconfirmed.append(live)
@@ -353,11 +354,15 @@ class EventLoop:
         lives, self._unconfirmed = self._unconfirmed, []
         self.aside.call(partial(self._wait_for_confirms, lives))
 
-    def _wait_for_confirms(self, lives: list[Live]) -> None:
+    def _take_note(self) -> None:
+        """All is confirmed or refused; while it is not, this waits."""
         try:
             self.hooks.flush()
         except Exception:
             logger.exception('What tasks have published may be lost')
+
+    def _wait_for_confirms(self, lives: list[Live]) -> None:
+        self._take_note()
         try:
             self.loop.call_soon_threadsafe(self._confirmed, lives)
         except RuntimeError:

@@ -166,22 +166,27 @@ def test_what_the_broker_refuses_is_logged(amqp_url: str, unique: Callable[[str]
 @pytest.mark.filterwarnings('error::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.parametrize('waits', [False, True], ids=['at once', 'waits'])  # and so the refusal is there before the task ends
 @pytest.mark.parametrize('acks_late', [False, True])
+@pytest.mark.parametrize('pool', ['solo', 'asyncio'])
 def test_what_a_task_has_sent_in_vain_is_logged(
-        amqp_url: str, unique: Callable[[str], str], caplog: pytest.LogCaptureFixture, acks_late: bool, waits: bool) -> None:
+        amqp_url: str, unique: Callable[[str], str], caplog: pytest.LogCaptureFixture, pool: str, acks_late: bool, waits: bool) -> None:
     app = Celery('unattended', broker=amqp_url, set_as_current=False)
     queue = unique('unattended')
     take_names(app, queue)
 
-    @app.task(acks_late=acks_late, shared=False)
-    def send() -> None:
+    def body() -> None:
         app.send_task('t.nothing', exchange='no-such-exchange', routing_key='k')
         wait_until(lambda: not waits or app.amqp.producer.unconfirmed() == 0)
+
+    async def coroutine() -> None:
+        body()
+
+    send = app.task(acks_late=acks_late, shared=False)(coroutine if pool == 'asyncio' else body)
 
     def told() -> list[str]:
         return [record.getMessage() for record in caplog.records if 'no-such-exchange' in record.getMessage()]
 
     try:
-        with embedded(app, pool='solo'):
+        with embedded(app, pool=pool):
             send.delay()
             wait_until(lambda: told() != [])
         assert len(told()) == 1 and told()[0].startswith('A message was refused and is lost: ')

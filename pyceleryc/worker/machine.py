@@ -304,6 +304,7 @@ class MachineHooks:
     def down(self, reason: str, code: str, attempt: int, next_try: float) -> None:
         uri = self.machine.brokers.uri()
         self.machine.unsteer()
+        self.machine.news.read()  # of those that have begun a moment ago
         self.customs.forget_unstarted()
         if next_try < 0:
             consumer_log.critical("consumer: Cannot connect to %s: %s.\nShutting down; tasks that run come to their end.", uri, reason)

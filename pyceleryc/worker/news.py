@@ -54,13 +54,13 @@ class News:
         """The loop turns, in this thread."""
         self._thread = threading.get_ident()
         if self._inside is not None:
-            self.machine.core.add_reader(self._inside.fileno(), self._on_readable)
+            self.machine.core.add_reader(self._inside.fileno(), self.read)
 
     def close(self) -> None:
         """The last task has ended."""
         if self._inside is None or self._outside is None:
             return
-        self._on_readable()
+        self.read()
         self.machine.core.remove_reader(self._inside.fileno())
         self._inside.close()
         self._outside.close()
@@ -76,7 +76,8 @@ class News:
             except (OSError, pickle.PickleError, TypeError, AttributeError) as exc:
                 logger.warning('The request of task %s is not told of %s: %s', task_id, method, exc)
 
-    def _on_readable(self) -> None:
+    def read(self) -> None:
+        """Pass on what has come so far."""
         while self._inside is not None:
             try:
                 data = self._inside.recv(MESSAGE_MAX)

@@ -43,6 +43,9 @@ class Request:
     `request_dict`, headers and properties together, where they are known already; `body` and `headers` in place of the message's.
     """
 
+    #: Has it been accepted by the pool?  Subclasses may override what they are told of that.
+    begun = False
+
     def __init__(self, message: Any, on_ack: Callable[..., Any] | None = None, hostname: str | None = None, eventer: Any = None,
                  app: Celery | None = None, connection_errors: Any = None, request_dict: dict[str, Any] | None = None,
                  task: Task | None = None, on_reject: Callable[..., Any] | None = None, body: Any = None,

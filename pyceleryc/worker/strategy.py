@@ -90,7 +90,7 @@ class Customs:
     def forget_unstarted(self) -> None:
         """The connection is lost: what has not begun comes again."""
         for task_id, requests in list(self.running.items()):
-            requests[:] = [request for request in requests if request.time_start is not None]
+            requests[:] = [request for request in requests if request.begun]
             if not requests:
                 del self.running[task_id]
 
@@ -132,6 +132,7 @@ class Customs:
         request = self._first(task_id, remove=last)
         if request is None:
             return False
+        request.begun = request.begun or method == 'on_accepted'
         try:
             getattr(request, method)(*args, **kwargs)
         except Exception as exc:

@@ -62,7 +62,7 @@ pc_gate_reset(pc_gate *gate, uint64_t seq)
 
 #define STATE_BITS 3
 #define STATE_MASK ((1u << STATE_BITS) - 1)
-#define PATIENCE_NS (20 * PC_NS_PER_MS)  // for a parent that is busy
+#define PATIENCE_NS (200 * PC_NS_PER_MS)  // for a parent that is busy: the broker's way leads through it, too
 #define IN_HAND_NS (PC_NS_PER_SEC)       // a look at a parent that has it in hand
 
 enum { ASKED, IN_HAND, GRANTED, REFUSED, WITHDRAWN };

@@ -9,7 +9,7 @@
 #include "base/mem.h"
 
 #define START_CHECK_NS PC_NS_PER_MS
-#define PATIENCE_NS (20 * PC_NS_PER_MS)  // an offer waits for a loop that is busy
+#define PATIENCE_NS (200 * PC_NS_PER_MS)  // an offer waits for a loop that is busy
 
 static void
 ring(pc_handoff *pool)

@@ -62,7 +62,7 @@ def run(python: str, implementation: str, arguments: list[str], env: Mapping[str
     if is_read_at_import(env):
         return subprocess.run([python, *arguments], env=dict(env), cwd=cwd, timeout=timeout, text=True, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT if merged else subprocess.PIPE)
-    reply, theirs = socket.socketpair()
+    reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # pid and code must not run into one
     with reply, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         request = json.dumps([arguments, dict(env), str(cwd or os.getcwd())]).encode()
         with theirs:

@@ -45,16 +45,16 @@ def beat(ctx: click.Context, detach: bool, uid: str | None, gid: str | None, uma
         app.conf.beat_lease = lease
     if not was_detached() and detach:
         start_detached(ctx.obj, default_nodename(None), uid, gid, umask, executable, options)
+    cls = app.Beat  # loaded by who starts it: the user it becomes may not be able to read it
     become(ctx, uid, gid, umask)
-    ctx.exit(_run(ctx, options))
+    ctx.exit(_run(ctx, cls, options))
 
 
-def _run(ctx: click.Context, options: dict[str, Any]) -> int:
+def _run(ctx: click.Context, cls: Any, options: dict[str, Any]) -> int:
     from pyceleryc.apps.beat import PLAIN  # slow to load: the list of commands goes without
 
-    app = ctx.obj.app
     try:
-        app.Beat(app=app, no_color=ctx.obj.no_color, quiet=ctx.obj.quiet, **options).run()
+        cls(app=ctx.obj.app, no_color=ctx.obj.no_color, quiet=ctx.obj.quiet, **options).run()
     except PLAIN as exc:
         # The log may be a file that nobody looks at while the terminal says nothing.
         click.secho(f'pyceleryc beat: {exc}', fg='red', file=sys.__stderr__)

@@ -135,8 +135,9 @@ def worker(ctx: click.Context, hostname: str, detach: bool, uid: str | None, gid
         options['ready_callback'] = Reloader([sys.executable, *sys.orig_argv[1:]], {_TRIAL: '1'}).begin
     if not was_detached() and detach:
         start_detached(ctx.obj, hostname, uid, gid, umask, executable, options)
+    cls = ctx.obj.app.Worker  # loaded by who starts it: the user it becomes may not be able to read it
     become(ctx, uid, gid, umask)
-    ctx.exit(_run(ctx, hostname, options))
+    ctx.exit(_run(ctx, cls, hostname, options))
 
 
 def _refuse_contradictions(ctx: click.Context, detach: bool, reload_: bool, options: dict[str, Any]) -> None:
@@ -166,10 +167,10 @@ def _apply_settings(ctx: click.Context) -> None:
         raise click.UsageError(f'Unable to parse extra configuration from command line.\nReason: {exc}', ctx) from exc
 
 
-def _run(ctx: click.Context, hostname: str, options: dict[str, Any]) -> int:
+def _run(ctx: click.Context, cls: type[Worker], hostname: str, options: dict[str, Any]) -> int:
     context: CLIContext = ctx.obj
     try:
-        made = context.app.Worker(context.app, hostname, no_color=context.no_color, quiet=context.quiet, **options)
+        made = cls(context.app, hostname, no_color=context.no_color, quiet=context.quiet, **options)
         made.start()
     except OperationalError:
         # The log says why, and how often it was tried.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import grp
 import os
 import pwd
@@ -39,17 +41,35 @@ def place() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+def is_public(path: Path) -> bool:
+    """May others go there?"""
+    return all(parent.stat().st_mode & stat.S_IXOTH for place in (path.absolute(), path.resolve()) for parent in (place, *place.parents))
+
+
 def public_python() -> str:
     """An interpreter that others may run: this one, unless it is in a home directory."""
     for python in (sys.executable, "/usr/bin/python3"):
-        real = Path(os.path.realpath(python))
-        if all(parent.stat().st_mode & stat.S_IXOTH for parent in (real, *real.parents)):
+        if is_public(Path(python)):
             return python
     raise AssertionError("no interpreter that every user may run")
 
 
+@functools.cache
+def public_path() -> str:
+    """From where others may import us: a copy, if this is in a home directory."""
+    ours, packages = ROOT, Path(sysconfig.get_path("purelib"))
+    if not (is_public(ours) and is_public(packages)):
+        copies = Path(tempfile.mkdtemp(prefix="pyceleryc-public-"))
+        atexit.register(shutil.rmtree, copies)
+        copies.chmod(0o755)
+        shutil.copytree(ours / "pyceleryc", copies / "ours" / "pyceleryc")
+        shutil.copytree(packages, copies / "packages")
+        ours, packages = copies / "ours", copies / "packages"
+    return f"{ours}{os.pathsep}{packages}"
+
+
 def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join((str(ROOT), sysconfig.get_path("purelib")))
+    path = public_path()
     database = f"sqlite:///{place}/tasks.db"
     env = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", "BROKER": database, "BACKEND": database}
     return subprocess.run([sys.executable, "-m", "pyceleryc", "-A", "proj", *arguments], cwd=place, env=env,
@@ -134,9 +154,11 @@ def test_detached_beat(place: Path) -> None:
     wait_until(lambda: not pidfile.exists())
 
 
-def test_worker_in_the_foreground(place: Path) -> None:
-    """It only takes the ids that are there: the log and the pidfile are made by the new user."""
-    done = run(place, "worker", "--uid", "nobody", "--pidfile", "/var/run/of-nobody.pid", "-f", "w.log")
+@pytest.mark.parametrize("command", ["worker", "beat"])
+def test_in_the_foreground(place: Path, command: str) -> None:
+    """It only takes the ids that are there: the log and the pidfile are made by the new user. The program itself, who may not be able
+    to read it, was loaded before."""
+    done = run(place, command, "--uid", "nobody", "--pidfile", "/var/run/of-nobody.pid", "-f", "w.log")
     assert done.returncode in (1, 2) and "Traceback" not in done.stderr
     assert ("cannot write pidfile" if SUPERUSER else REFUSED) in done.stderr
 

@@ -79,6 +79,7 @@ def test_nothing_is_left(app: Celery, what: Callable[[Celery], None]) -> None:
         for _ in range(count):
             what(app)
         app.control.purge()  # the messages, which a broker in memory keeps
+        app.amqp.producer.flush(20.0)  # and what is kept until a broker has confirmed it
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 

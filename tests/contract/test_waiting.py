@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from pyceleryc import Celery, states
 from pyceleryc.exceptions import TimeoutError
 
-COUNT = 600
+COUNT = 300
 #: Bytes for each result, on average; one that is still watched takes 150.
 LITTLE = 40
 
@@ -75,21 +76,22 @@ def unknown(app: Celery) -> None:
 
 @pytest.mark.parametrize("what", [given_up, interrupted, looked_at, group_given_up, unknown])
 def test_nothing_is_left(app: Celery, what: Callable[[Celery], None]) -> None:
-    def rounds(count: int) -> int:
-        for _ in range(count):
+    def rounds() -> int:
+        for _ in range(COUNT):
             what(app)
         app.control.purge()  # the messages, which a broker in memory keeps
         app.amqp.producer.flush(20.0)  # and what is kept until a broker has confirmed it
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
-    rounds(COUNT // 3)  # caches fill
+    rounds()  # caches fill
     tracemalloc.start()
     try:
-        before = rounds(COUNT // 3)
-        assert rounds(COUNT) - before < COUNT * LITTLE
+        sizes = [rounds() for _ in range(4)]
     finally:
         tracemalloc.stop()
+    # a buffer may grow once, with what the broker is slow to take; what is left behind is left each time
+    assert min(after - before for before, after in pairwise(sizes)) < COUNT * LITTLE, sizes
 
 
 def test_waiting_again_after_a_timeout(app: Celery) -> None:
